@@ -1,0 +1,105 @@
+"""What a reservation puts on the records, and how it is taken back. Pure."""
+
+from __future__ import annotations
+
+from array import array
+
+from linepicker import _windows as windows
+from linepicker._core import Grant
+from linepicker._line import LineState
+from linepicker._record import Contact, Spending
+from linepicker._windows import DAY
+from linepicker.model import Kind
+from linepicker.policy import Policy
+
+
+def charge(
+    state: LineState, grant: Grant, policy: Policy, now: float, *, ident: int, max_delay: float
+) -> Spending:
+    """The line's spending with this reservation on it."""
+    spending, budget = state.spending.copy(), grant.budget
+    reach = max(policy.pace.max_delay, spending.reach)
+    pace = policy.pace
+    new_span = max(budget.new_gap, pace.new_gap) * pace.new_burst
+    windows.settle_clock(spending, now, reach + new_span)
+    if grant.kind != "known":
+        if budget.day_number != spending.day:
+            spending.day, spending.day_start = budget.day_number, grant.send_at
+            ramp_for = state.conclusion.ramp_for
+            if ramp_for and spending.ramp_for != ramp_for:
+                spending.ramp_for, spending.ramp_day = ramp_for, spending.day
+        windows.add_charge(
+            spending,
+            grant.send_at,
+            now,
+            ident=ident,
+            moved=grant.kind == "moved",
+            keep=max(windows.CHARGES_KEPT, state.limits.new_per_day or 0),
+        )
+        mark = windows.trusted(
+            spending.new_mark, now, max(budget.new_gap, pace.new_gap), pace.new_burst, reach
+        )
+        spending.new_mark = max(mark, now) + budget.new_gap
+    mark = windows.trusted(
+        spending.message_mark,
+        now,
+        max(budget.message_gap, pace.message_gap),
+        pace.message_burst,
+        reach,
+    )
+    spending.message_mark = max(mark, now) + budget.message_gap
+    windows.add_message(spending, grant.send_at, now)
+    ahead = grant.send_at - now
+    spending.reach = max(
+        ahead and max_delay, spending.reach if _marks_ahead(spending, now) else 0.0
+    )
+    if state.standing.probation:
+        spending.probe, spending.probe_at = ident, grant.send_at
+    return spending
+
+
+def _marks_ahead(spending: Spending, now: float) -> bool:
+    return max(spending.new_mark, spending.message_mark) > now
+
+
+def give_back(
+    spending: Spending, contact: Contact | None, kind: Kind, ident: int, now: float
+) -> tuple[Spending, Contact | None]:
+    """Both records without this reservation; unchanged (the same objects) where it is not there any more.
+
+    The assignment goes with it while no other reservation was made on it: a new one altogether, a moved one back to the
+    line it came from. Pace is not given back.
+    """
+    mine = spending.copy()
+    opened_at = windows.remove_charge(mine, ident) if kind != "known" else None
+    changed = opened_at is not None
+    if opened_at == mine.day_start and mine.day and not any(t >= opened_at for t in mine.times):
+        mine.day, mine.day_start = mine.day - 1, now - 2 * DAY
+        if mine.ramp_day > mine.day:
+            mine.ramp_for, mine.ramp_day = 0.0, 0
+    rest = contact and contact.unmessaged(ident)
+    if contact is not None and rest is not None:
+        at = contact.times[contact.ids.index(ident)]
+        windows.add_message(mine, at, now, -1)
+        changed = True
+        if contact.opened == ident and contact.made == 1:
+            rest = _reverted(contact) if kind == "moved" else None
+        contact = rest
+    if mine.probe == ident:
+        mine.probe, changed = 0, True
+    return (mine if changed else spending), contact
+
+
+def _reverted(contact: Contact) -> Contact | None:
+    if not contact.history:
+        return None
+    number, since = contact.history[-1]
+    return contact.changed(
+        number=number,
+        since=since,
+        history=contact.history[:-1],
+        opened=0,
+        made=1,
+        times=array("d"),
+        ids=array("I"),
+    )

@@ -1,0 +1,238 @@
+"""A line and what it may bear at a moment: its standing, its budgets and pace, and how a new conversation finds it. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from linepicker import _windows as windows
+from linepicker._ranking import Key
+from linepicker._record import Spending, Standing
+from linepicker._windows import DAY, HOUR, SPREAD
+from linepicker.model import Line
+from linepicker.policy import Limits, Policy
+
+NEVER: Final = math.inf
+PROBE_LEASE: Final = 600.0
+"""How long an unsettled reservation keeps a line on probation to itself, in seconds after it was to leave."""
+BUDGETS: Final = frozenset({"day_budget", "hour_budget", "spread", "messages"})
+"""The codes that mean: the line may be used, but has no room."""
+
+
+@attrs.frozen
+class Conclusion:
+    """What a standing comes to; only records and polls change it.
+
+    `first` and `second` are exclusion codes, before and after "ineligible" in the order of the gates; `draining` keeps only
+    new conversations off. `ramp_for`: when the line was last seen CRITICAL, if it has come back. `pending`: polls that
+    repeat what is known may still change this.
+    """
+
+    first: str | None
+    draining: bool
+    second: str | None
+    at_risk: bool
+    ramp_for: float
+    pending: bool
+
+
+@attrs.define
+class LineState:
+    """A line of the fleet with the records held of it."""
+
+    line: Line
+    limits: Limits
+    area: str | None
+    standing: Standing
+    spending: Spending
+    conclusion: Conclusion
+
+
+@attrs.frozen
+class Budget:
+    """What a line may bear now. None: no limit. `day_number` is the sending day a new conversation would fall in."""
+
+    day: int | None
+    hour: int | None
+    spread: int | None
+    day_number: int
+    new_gap: float
+    new_burst: int
+    message_gap: float
+    message_burst: int
+    at_risk: bool
+
+
+@attrs.define
+class Rank:
+    """A line as a new conversation finds it. `until`: when time alone may change this."""
+
+    excluded: str | None
+    opens_at: float
+    until: float
+    tier: int
+    slot: float
+    key: Key
+    terms: tuple[float, float, float, float]
+    used: int
+    budget: Budget
+
+
+def conclude(standing: Standing, polls: Sequence[float], policy: Policy) -> Conclusion:
+    """What is to be thought of a line, given the moments of the fleet's polls."""
+    span = (policy.recovery.confirmations - 1) * policy.health.ttl
+    level = standing.reputation.level(polls, span)
+    recovering = standing.reputation.recovering(polls, span)
+    flagged = standing.status.silent(polls, span) > 0
+    first = "flagged" if flagged else None
+    if standing.released is not None:
+        first = "not_in_fleet"
+    elif standing.operator == "paused":
+        first = "paused"
+    second = "critical" if level == 2 else "recovering" if recovering else None
+    critical_at = standing.reputation.last("CRITICAL")
+    return Conclusion(
+        first,
+        standing.operator == "draining",
+        second,
+        at_risk=level > 0,
+        ramp_for=critical_at if critical_at is not None and second is None else 0.0,
+        pending=level > 0 or recovering or flagged,
+    )
+
+
+def exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str | None, float]:
+    """The code that keeps every message off a line, and when it ends if time ends it. *mine*: a probe that is allowed."""
+    conclusion, standing, spending = state.conclusion, state.standing, state.spending
+    if conclusion.first:
+        return conclusion.first, NEVER
+    if standing.out_until > now:
+        return "ineligible", standing.out_until
+    if standing.probation and spending.probe and spending.probe != mine:
+        ends = spending.probe_at + PROBE_LEASE
+        if ends > now:
+            return "ineligible", ends
+    return conclusion.second, NEVER
+
+
+def new_exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str | None, float]:
+    """As `exclusion`, for a new conversation."""
+    if state.conclusion.draining and state.conclusion.first in (None, "flagged"):
+        return "draining", NEVER
+    return exclusion(state, now, mine=mine)
+
+
+def budget_of(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budget:
+    """Limits and pace of a line: the policy's, warm-up, AT_RISK, and the ramp after CRITICAL. *slow*: stale health."""
+    spending, limits, pace = state.spending, state.limits, policy.pace
+    running = spending.day > 0 and spending.day_start + DAY > now
+    number = spending.day if running else spending.day + 1
+    at_risk = state.conclusion.at_risk or slow
+    cap = NEVER
+    if not state.standing.warm:
+        cap = policy.warmup.start * policy.warmup.factor ** min(number - 1, 64)
+    scale = policy.at_risk.budget if at_risk else 1.0
+    ramp_for = state.conclusion.ramp_for
+    if ramp_for:
+        further = number - spending.ramp_day if spending.ramp_for == ramp_for else 0
+        scale *= min(1.0, policy.recovery.share * policy.warmup.factor ** min(further, 64))
+    day = _scaled(min(cap, limits.new_per_day or NEVER), scale)
+    hour = limits.new_per_hour and _scaled(min(cap, limits.new_per_hour), scale)
+    spread = None
+    if pace.spread is not None and pace.new_gap and day is not None:
+        spread = math.ceil(pace.spread * day - 1e-9)
+    slower, burst = (policy.at_risk.pace, policy.at_risk.pace) if at_risk else (1.0, 1.0)
+    return Budget(
+        day,
+        hour,
+        spread,
+        number,
+        pace.new_gap / slower,
+        max(1, int(pace.new_burst * burst + 1e-9)),
+        pace.message_gap / slower,
+        max(1, int(pace.message_burst * burst + 1e-9)),
+        at_risk,
+    )
+
+
+def _scaled(limit: float, scale: float) -> int | None:
+    return None if limit == NEVER else max(1, math.floor(limit * scale + 1e-9))
+
+
+def message_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
+    """The earliest moment from *now* at which one more message may leave the line."""
+    reach = max(policy.pace.max_delay, spending.reach)
+    gap, burst = budget.message_gap, budget.message_burst
+    pace = policy.pace
+    mark = windows.trusted(
+        spending.message_mark, now, max(gap, pace.message_gap), pace.message_burst, reach
+    )
+    return windows.slot(mark, now, gap, burst)
+
+
+def new_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
+    reach, pace = max(policy.pace.max_delay, spending.reach), policy.pace
+    mark = windows.trusted(
+        spending.new_mark, now, max(budget.new_gap, pace.new_gap), pace.new_burst, reach
+    )
+    return windows.slot(mark, now, budget.new_gap, budget.new_burst)
+
+
+def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
+    """How a new conversation finds this line at *now*."""
+    spending, limits = state.spending, state.limits
+    budget = budget_of(state, policy, now, slow=slow)
+    code, opens_at = new_exclusion(state, now)
+    until, times = opens_at, spending.times
+    headroom, day_used = 1.0, 0
+    for reason, limit, window in (
+        ("day_budget", budget.day, DAY),
+        ("hour_budget", budget.hour, HOUR),
+        ("spread", budget.spread, SPREAD),
+    ):
+        if limit is None and window != DAY:
+            continue
+        start = windows.first_within(times, now, window)
+        used = len(times) - start
+        if window == DAY:
+            day_used = used
+        if limit is None or not used:
+            continue
+        until = min(until, times[start] + window)
+        headroom = min(headroom, (limit - used) / limit)
+        if used >= limit and (code is None or code in BUDGETS):
+            code = code or reason
+            opens_at = (
+                times[-limit] + window
+                if opens_at == NEVER
+                else max(opens_at, times[-limit] + window)
+            )
+    if limits.messages_per_day is not None and (code is None or code in BUDGETS):
+        if windows.messages_within(spending, now) >= limits.messages_per_day:
+            room = windows.room_for_messages_at(spending, now, limits.messages_per_day)
+            code = code or "messages"
+            opens_at = room if opens_at == NEVER else max(opens_at, room)
+            until = min(until, room)
+    if budget.day_number == spending.day and (not state.standing.warm or state.conclusion.ramp_for):
+        until = min(until, spending.day_start + DAY)
+    slot = max(new_slot(spending, budget, policy, now), message_slot(spending, budget, policy, now))
+    if slot > now:
+        until = min(until, slot)
+    tier_factor = policy.at_risk.weight if budget.at_risk else 1.0
+    weight = state.line.weight
+    tier = int(budget.at_risk) if policy.prefer == "healthiest" else 0
+    key = (0.0 if slot <= now else -math.ceil(slot), weight * tier_factor * headroom)
+    return Rank(
+        code,
+        opens_at,
+        until if code is None or code in BUDGETS else opens_at,
+        tier,
+        slot,
+        key,
+        (weight, tier_factor, max(headroom, 0.0), 1.0),
+        day_used,
+        budget,
+    )

@@ -1,0 +1,164 @@
+"""What was seen of one property of a line (its reputation, or its service status), and what follows from it.
+
+Each value keeps its observations by their own moments, so neither order nor duplicates matter. Polls carry our clock, reports
+the provider's, which may be up to `DRIFT` seconds behind: a worse report therefore holds against the polls that were
+issued before it was received. Worse counts at once; better when it was seen, and seen again `span` seconds later, since
+the last worse one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+DRIFT: Final = 300.0
+"""How far a provider's clock may be behind ours, in seconds, before its report is out of date."""
+
+UNKNOWN: Final = "UNKNOWN"
+"""A polled reputation nobody has a word for: as bad as AT_RISK, and no evidence for anything better."""
+
+BADNESS: Final[Mapping[str, int]] = {
+    "HEALTHY": 0,
+    "AT_RISK": 1,
+    UNKNOWN: 1,
+    "CRITICAL": 2,
+    "ACTIVE": 0,
+    "FLAGGED": 1,
+}
+
+Reported = tuple[float, float]
+"""When it happened by the reporter's clock, and when we heard of it."""
+
+
+def _pruned(moments: Iterable[float], span: float) -> tuple[float, ...]:
+    """The latest, those less than *span* before it, and the latest one before these."""
+    ordered = sorted(set(moments))
+    if not ordered:
+        return ()
+    edge = ordered[-1] - span
+    first = next((i for i, moment in enumerate(ordered) if moment > edge), len(ordered) - 1)
+    return tuple(ordered[max(0, first - 1) :])
+
+
+@attrs.frozen
+class Observations:
+    """All that need be kept of one property."""
+
+    polls: Mapping[str, tuple[float, ...]] = attrs.field(factory=dict)
+    reports: Mapping[str, tuple[Reported, ...]] = attrs.field(factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"polls": self.polls, "reports": self.reports}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Observations:
+        """The inverse of `to_json`. Raises ValueError, TypeError, KeyError or AttributeError on anything else."""
+        return cls(
+            {str(name): tuple(map(float, ms)) for name, ms in value["polls"].items()},
+            {
+                str(name): tuple((float(at), float(received)) for at, received in pairs)
+                for name, pairs in value["reports"].items()
+            },
+        )
+
+    @property
+    def polled(self) -> tuple[str, float] | None:
+        """The value the latest recorded poll saw, and when."""
+        latest = [(ms[-1], name) for name, ms in self.polls.items() if ms]
+        if not latest:
+            return None
+        moment, name = max(latest, key=lambda each: (each[0], BADNESS.get(each[1], 0)))
+        return name, moment
+
+    def with_repeats(self, polls: Sequence[float]) -> Mapping[str, tuple[float, ...]]:
+        """The polled moments, with those of *polls* that came later and repeated the latest value."""
+        last = self.polled
+        if last is None or not polls or polls[-1] <= last[1]:
+            return self.polls
+        name, moment = last
+        return {**self.polls, name: (*self.polls[name], *(p for p in polls if p > moment))}
+
+    def add_poll(
+        self, value: str, moment: float, *, polls: Sequence[float], span: float
+    ) -> Observations:
+        """With *value* as a poll issued at *moment* saw it; *polls*: the earlier ones that wrote nothing."""
+        known = dict(self.with_repeats(polls))
+        known[value] = (*known.get(value, ()), moment)
+        return attrs.evolve(self, polls={name: _pruned(ms, span) for name, ms in known.items()})
+
+    def add_report(
+        self, value: str, at: float, received: float, *, polls: Sequence[float], span: float
+    ) -> Observations | None:
+        """With *value* as reported for the moment *at*; None: a duplicate, or out of date."""
+        bad = BADNESS[value]
+        polled = self.with_repeats(polls)
+        for name, moments in polled.items():
+            worse, better = BADNESS.get(name, 0) > bad, BADNESS.get(name, 0) < bad
+            if moments and ((worse and moments[-1] >= at) or (better and moments[-1] > at + DRIFT)):
+                return None
+        for name, pairs in self.reports.items():
+            if BADNESS.get(name, 0) > bad and any(other >= at for other, _ in pairs):
+                return None
+        known = dict(self.reports.get(value, ()))
+        if at in known:
+            return None
+        known[at] = received
+        kept = tuple((moment, known[moment]) for moment in _pruned(known, span))
+        if kept == self.reports.get(value):
+            return None
+        return attrs.evolve(self, reports={**self.reports, value: kept})
+
+    def level(self, polls: Sequence[float], span: float) -> int:
+        """How bad the line is taken to be: 0 good, larger worse. *polls*: the fleet's, which repeat what is known."""
+        return next(bad for bad in range(3) if self._established(bad, bad, polls, span))
+
+    def recovering(self, polls: Sequence[float], span: float) -> bool:
+        """Whether it was as bad as can be (2) and has not been good (0) since."""
+        return not self._established(0, 1, polls, span)
+
+    def silent(self, polls: Sequence[float], span: float) -> int:
+        """As `level`, for a property that polls don't show: a poll long enough after the provider's last word, which
+        lists the line and brings nothing worse, sees that word again."""
+        last = max(
+            ((at, name) for name, pairs in self.reports.items() for at, _ in pairs), default=None
+        )
+        if last is None or self.polled is not None:
+            return self.level(polls, span)
+        at, name = last
+        repeats = tuple(p for p in polls if p > at)
+        return attrs.evolve(self, polls={name: repeats}).level((), span)
+
+    def last(self, value: str) -> float | None:
+        """The latest moment *value* was seen, if ever."""
+        moments = [*self.polls.get(value, ()), *(at for at, _ in self.reports.get(value, ()))]
+        return max(moments, default=None)
+
+    def _established(self, good: int, bad: int, polls: Sequence[float], span: float) -> bool:
+        """Whether values up to badness *good* count, given all that is worse than *bad*."""
+        polled = self.with_repeats(polls)
+        better = [
+            at
+            for name, pairs in self.reports.items()
+            if BADNESS.get(name, 0) <= good
+            for at, _ in pairs
+        ]
+        after_poll = after_report = float("-inf")
+        for name, moments in polled.items():
+            if BADNESS.get(name, 0) > bad and moments:
+                after_poll = max(after_poll, moments[-1])
+                after_report = max(after_report, moments[-1])
+        for name, pairs in self.reports.items():
+            if BADNESS.get(name, 0) > bad:
+                for at, received in pairs:
+                    ended = min((other for other in better if other > at), default=at + DRIFT)
+                    after_poll = max(after_poll, min(received, at + DRIFT, ended))
+                    after_report = max(after_report, at)
+        if after_report == float("-inf"):
+            return True
+        since = [at for at in better if at > after_report]
+        for name, moments in polled.items():
+            if BADNESS.get(name, 0) <= good and name != UNKNOWN:
+                since.extend(moment for moment in moments if moment > after_poll)
+        return bool(since) and max(since) - min(since) >= span

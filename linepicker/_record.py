@@ -1,0 +1,498 @@
+"""What is remembered of a line and of a recipient, and its bytes.
+
+A line's *standing* is what was observed and decided of it, its *spending* what left on it. A recipient's *contact* is its
+line and its recent pace, its *block* whether it wants messages. Records are never changed, only replaced.
+
+Bytes begin with a format number. A later format may add, never change: what this version does not know (members of the
+JSON part, bytes at the end) it carries along and writes back under the number it came with, so that two versions side by
+side lose nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import sys
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from linepicker._observations import Observations
+from linepicker.errors import StoreError
+
+FORMAT: Final = 1
+NEWEST_READABLE: Final = FORMAT + 1
+
+PAIR: Final = 60.0
+"""Linq counts the messages of a sender-recipient pair per 60 s (Rate Limits)."""
+
+EPOCH: Final = "epoch"
+
+
+def standing_key(number: str) -> str:
+    return f"line/{number}/standing"
+
+
+def spending_key(number: str) -> str:
+    return f"line/{number}/spending"
+
+
+def contact_key(pool: str, recipient: str) -> str:
+    return f"to/{pool}/{recipient}"
+
+
+def block_key(handle: str) -> str:
+    return f"block/{handle}"
+
+
+def fleet_key(pool: str) -> str:
+    return f"fleet/{pool}"
+
+
+def ticket_key(pool: str, key: str) -> str:
+    return f"key/{pool}/{key}"
+
+
+def event_key(event_id: str) -> str:
+    return f"event/{event_id}"
+
+
+# The two kinds of bytes: one JSON object, or packed numbers with JSON behind.
+
+
+def _damaged(what: str, why: object) -> StoreError:
+    return StoreError(f"a stored {what} can't be read ({why}); restore the store from a backup")
+
+
+def _format(raw: bytes, what: str) -> int:
+    if not raw or raw[0] < FORMAT:
+        raise _damaged(what, "no such format")
+    if raw[0] > NEWEST_READABLE:
+        raise StoreError(
+            f"a stored {what} has format {raw[0]}, this linepicker reads up to {NEWEST_READABLE}: upgrade it"
+        )
+    return raw[0]
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _load(raw: bytes) -> dict[str, Any]:
+    value = json.loads(raw)
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
+
+
+def _to_bytes(values: array[Any]) -> bytes:
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return values.tobytes()
+
+
+class _Reader:
+    """Takes packed values from the front of bytes; what is left is what a later format added."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.at = 1
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        values = layout.unpack_from(self.raw, self.at)
+        self.at += layout.size
+        return values
+
+    def take(self, size: int) -> bytes:
+        if self.at + size > len(self.raw):
+            raise ValueError("cut short")
+        self.at += size
+        return self.raw[self.at - size : self.at]
+
+    def array(self, typecode: str, count: int) -> array[Any]:
+        values: array[Any] = array(typecode)
+        values.frombytes(self.take(count * values.itemsize))
+        if sys.byteorder == "big":
+            values.byteswap()
+        return values
+
+    def rest(self) -> bytes:
+        return self.raw[self.at :]
+
+
+_BROKEN: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error)
+
+
+# A line's standing
+
+
+@attrs.frozen
+class Standing:
+    """What was observed and decided of a line. JSON; written when something changed.
+
+    `warm`: it was there when its pool was first seen. `released`: when the provider took it away. `out_until`: when a
+    refusal ends; with `probation` one unsettled reservation at a time follows until one is SENT. `operator`: "paused",
+    "draining" or "", with the reason given.
+    """
+
+    first_seen: float = 0.0
+    warm: bool = False
+    reputation: Observations = Observations()
+    status: Observations = Observations()
+    released: float | None = None
+    out_until: float = 0.0
+    probation: bool = False
+    operator: str = ""
+    reason: str = ""
+    format: int = FORMAT
+    rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+    def encode(self) -> bytes:
+        known = {
+            "first_seen": self.first_seen,
+            "warm": self.warm,
+            "reputation": self.reputation.to_json(),
+            "status": self.status.to_json(),
+            "released": self.released,
+            "out_until": self.out_until,
+            "probation": self.probation,
+            "operator": self.operator,
+            "reason": self.reason,
+        }
+        return bytes([self.format]) + _dump({**self.rest, **known})
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Standing:
+        number = _format(raw, "standing")
+        try:
+            value = _load(raw[1:])
+            released = value.pop("released")
+            return cls(
+                first_seen=float(value.pop("first_seen")),
+                warm=bool(value.pop("warm")),
+                reputation=Observations.from_json(value.pop("reputation")),
+                status=Observations.from_json(value.pop("status")),
+                released=None if released is None else float(released),
+                out_until=float(value.pop("out_until")),
+                probation=bool(value.pop("probation")),
+                operator=str(value.pop("operator")),
+                reason=str(value.pop("reason")),
+                format=number,
+                rest=value,
+            )
+        except _BROKEN as error:
+            raise _damaged("standing", error) from error
+
+
+# A line's spending
+
+_SPENDING: Final = struct.Struct("<IdIddddIdII")
+
+
+def _no_times() -> array[float]:
+    return array("d")
+
+
+def _no_numbers() -> array[int]:
+    return array("I")
+
+
+def _no_buckets() -> array[int]:
+    return array("i")
+
+
+@attrs.define
+class Spending:
+    """What left on a line: exact times of new conversations, messages in buckets, pace, sending days.
+
+    `times`, `ids`, `moved` run in parallel, sorted by time: when a new conversation's message leaves, 32 bits of its
+    reservation's id, and whether it is a move. `buckets` holds pairs: number of the bucket, messages in it.
+    `day` counts the sending days begun, the last one at `day_start`; `ramp_day` is the first of them after the return
+    from the CRITICAL seen at `ramp_for`. `new_mark` and `message_mark` are GCRA's theoretical arrival times, `reach` how far
+    ahead of the clock they were ever let go. `probe` is the unsettled reservation of a line on probation.
+    """
+
+    times: array[float] = attrs.field(factory=_no_times)
+    ids: array[int] = attrs.field(factory=_no_numbers)
+    moved: bytes = b""
+    buckets: array[int] = attrs.field(factory=_no_buckets)
+    messages: int = 0
+    day: int = 0
+    day_start: float = 0.0
+    ramp_day: int = 0
+    ramp_for: float = 0.0
+    new_mark: float = 0.0
+    message_mark: float = 0.0
+    reach: float = 0.0
+    probe: int = 0
+    probe_at: float = 0.0
+    format: int = FORMAT
+    rest: bytes = b""
+
+    def encode(self) -> bytes:
+        return b"".join(
+            (
+                bytes((self.format,)),
+                _SPENDING.pack(
+                    self.day,
+                    self.day_start,
+                    self.ramp_day,
+                    self.ramp_for,
+                    self.new_mark,
+                    self.message_mark,
+                    self.reach,
+                    self.probe,
+                    self.probe_at,
+                    len(self.times),
+                    len(self.buckets),
+                ),
+                _to_bytes(self.times),
+                _to_bytes(self.ids),
+                self.moved,
+                _to_bytes(self.buckets),
+                self.rest,
+            )
+        )
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Spending:
+        number = _format(raw, "spending")
+        try:
+            reader = _Reader(raw)
+            values = reader.unpack(_SPENDING)
+            charges, buckets = values[-2:]
+            times, ids = reader.array("d", charges), reader.array("I", charges)
+            moved, pairs = reader.take(charges), reader.array("i", buckets)
+            if not all(map(math.isfinite, (*times, *values))) or buckets % 2:
+                raise ValueError("impossible numbers")
+            day, day_start, ramp_day, ramp_for, new_mark, message_mark, reach, probe, probe_at = (
+                values[:-2]
+            )
+            return cls(
+                times,
+                ids,
+                moved,
+                pairs,
+                sum(pairs[1::2]),
+                day,
+                day_start,
+                ramp_day,
+                ramp_for,
+                new_mark,
+                message_mark,
+                reach,
+                probe,
+                probe_at,
+                number,
+                reader.rest(),
+            )
+        except _BROKEN as error:
+            raise _damaged("spending", error) from error
+
+    def copy(self) -> Spending:
+        """A shallow copy, to be changed by the function that makes it and nobody else."""
+        return Spending(
+            self.times,
+            self.ids,
+            self.moved,
+            self.buckets,
+            self.messages,
+            self.day,
+            self.day_start,
+            self.ramp_day,
+            self.ramp_for,
+            self.new_mark,
+            self.message_mark,
+            self.reach,
+            self.probe,
+            self.probe_at,
+            self.format,
+            self.rest,
+        )
+
+
+# A recipient's contact
+
+_CONTACT: Final = struct.Struct("<IdII")
+
+
+@attrs.define
+class Contact:
+    """A recipient's line, and the pace of this pair. Numbers, then JSON for what seldom changes.
+
+    `opened` is 32 bits of the reservation that made the assignment (or the last move), 0 if none did; `made` how many
+    reservations were made since, that one included. `times` and `ids`: the last minute's messages. `wait_until`: when a rate
+    limit ends. `history`: (line, since) of the lines before. `chats`: the provider's chat per line.
+    """
+
+    number: str
+    since: float
+    history: tuple[tuple[str, float], ...] = ()
+    chats: Mapping[str, str] = attrs.field(factory=dict)
+    opened: int = 0
+    made: int = 0
+    wait_until: float = 0.0
+    times: array[float] = attrs.field(factory=_no_times)
+    ids: array[int] = attrs.field(factory=_no_numbers)
+    head: bytes = b""
+    rest: Mapping[str, Any] = attrs.field(factory=dict)
+    format: int = FORMAT
+
+    def encode(self) -> bytes:
+        if not self.head:
+            known = {
+                "number": self.number,
+                "since": self.since,
+                "history": self.history,
+                "chats": self.chats,
+                "opened": self.opened,
+            }
+            self.head = _dump({**self.rest, **known})
+        return b"".join(
+            (
+                bytes((self.format,)),
+                _CONTACT.pack(self.made, self.wait_until, len(self.times), len(self.head)),
+                _to_bytes(self.times),
+                _to_bytes(self.ids),
+                self.head,
+            )
+        )
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Contact:
+        number = _format(raw, "contact")
+        try:
+            reader = _Reader(raw)
+            made, wait_until, count, size = reader.unpack(_CONTACT)
+            times, ids = reader.array("d", count), reader.array("I", count)
+            head = reader.take(size)
+            value = _load(head)
+            if not all(map(math.isfinite, (wait_until, *times))):
+                raise ValueError("impossible numbers")
+            return cls(
+                str(value.pop("number")),
+                float(value.pop("since")),
+                tuple((str(line), float(since)) for line, since in value.pop("history")),
+                {str(line): str(chat) for line, chat in value.pop("chats").items()},
+                int(value.pop("opened")),
+                made,
+                wait_until,
+                times,
+                ids,
+                head,
+                value,
+                number,
+            )
+        except _BROKEN as error:
+            raise _damaged("contact", error) from error
+
+    def messaged(self, at: float, now: float, ident: int) -> Contact:
+        """With one more reservation, whose message leaves at *at*."""
+        start = bisect_right(self.times, now - PAIR)
+        times, ids = self.times[start:], self.ids[start:]
+        place = bisect_right(times, at)
+        times.insert(place, at)
+        ids.insert(place, ident)
+        return Contact(
+            self.number,
+            self.since,
+            self.history,
+            self.chats,
+            self.opened,
+            self.made + 1,
+            self.wait_until,
+            times,
+            ids,
+            self.head,
+            self.rest,
+            self.format,
+        )
+
+    def unmessaged(self, ident: int) -> Contact | None:
+        """Without that reservation's message; None: it is not there (any more)."""
+        if ident not in self.ids:
+            return None
+        place = self.ids.index(ident)
+        times, ids = self.times[:], self.ids[:]
+        del times[place], ids[place]
+        return attrs.evolve(self, times=times, ids=ids)
+
+    def changed(self, **changes: Any) -> Contact:
+        """With other members of the JSON part."""
+        return attrs.evolve(self, head=b"", **changes)
+
+
+# The small ones
+
+
+@attrs.frozen
+class Block:
+    """Whether a handle wants messages: the moments of its last opt-out, refusal and return."""
+
+    out: float | None = None
+    refused: float | None = None
+    back: float | None = None
+
+    @property
+    def code(self) -> str | None:
+        """ "opted_out", "blocked" or None. On a tie the stricter wins."""
+        for code, moment in (("opted_out", self.out), ("blocked", self.refused)):
+            if moment is not None and (self.back is None or moment >= self.back):
+                return code
+        return None
+
+
+@attrs.frozen
+class FleetRecord:
+    """The moments of the last polls, and of the first."""
+
+    polls: tuple[float, ...] = ()
+    first: float | None = None
+
+
+@attrs.frozen
+class Ticket:
+    """The reservation that a key stands for, and what became of it ("" while open)."""
+
+    id: str
+    to: str
+    number: str
+    kind: str
+    send_at: float
+    made_at: float
+    outcome: str = ""
+    moved_from: str | None = None
+
+
+def encode_small(record: Block | FleetRecord | Ticket) -> bytes:
+    """The bytes of a small record."""
+    return bytes((FORMAT,)) + _dump(attrs.asdict(record))
+
+
+def _small(kind: type, what: str, raw: bytes) -> Any:
+    _format(raw, what)
+    names = {field.name for field in attrs.fields(kind)}
+    try:
+        return kind(**{name: value for name, value in _load(raw[1:]).items() if name in names})
+    except _BROKEN as error:
+        raise _damaged(what, error) from error
+
+
+def decode_block(raw: bytes) -> Block:
+    block: Block = _small(Block, "block", raw)
+    return block
+
+
+def decode_fleet(raw: bytes) -> FleetRecord:
+    record: FleetRecord = _small(FleetRecord, "fleet", raw)
+    return attrs.evolve(record, polls=tuple(map(float, record.polls)))
+
+
+def decode_ticket(raw: bytes) -> Ticket:
+    ticket: Ticket = _small(Ticket, "key", raw)
+    return ticket

@@ -1,0 +1,144 @@
+"""Rolling windows and pace over a line's spending: what counts at a moment, and when there is room again.
+
+The functions that change a `Spending` change a copy its caller has just made.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from typing import Final
+
+from linepicker._record import Spending
+
+HOUR: Final = 3600.0
+SPREAD: Final = 6 * HOUR
+DAY: Final = 24 * HOUR
+BUCKET: Final = 300
+"""Messages are counted in buckets of this many seconds; the oldest counts whole."""
+CHARGES_KEPT: Final = 1000
+"""How many new conversations of the rolling day a line remembers where no limit asks for more."""
+
+
+def first_within(times: array[float], now: float, window: float) -> int:
+    """Where those of the sorted *times* begin that a window of that length still holds at *now*.
+
+    A time t is gone at exactly t + window, whatever the rounding, so that waiting for that moment is enough.
+    """
+    start = bisect_right(times, now - window)
+    while start < len(times) and times[start] + window <= now:
+        start += 1
+    while start and times[start - 1] + window > now:
+        start -= 1
+    return start
+
+
+def messages_within(spending: Spending, now: float) -> int:
+    """The messages of the rolling day at *now*."""
+    total, buckets = spending.messages, spending.buckets
+    edge = _oldest_bucket(now)
+    for i in range(0, len(buckets), 2):
+        if buckets[i] >= edge:
+            break
+        total -= buckets[i + 1]
+    return total
+
+
+def room_for_messages_at(spending: Spending, now: float, limit: int) -> float:
+    """When so many of the oldest messages have left the rolling day that one more fits into *limit*."""
+    excess, buckets = messages_within(spending, now) - limit + 1, spending.buckets
+    edge = _oldest_bucket(now)
+    for i in range(0, len(buckets), 2):
+        if buckets[i] >= edge:
+            excess -= buckets[i + 1]
+            if excess <= 0:
+                return (buckets[i] + 1) * BUCKET + DAY
+    return now
+
+
+def _oldest_bucket(now: float) -> int:
+    """A bucket counts until a day after its end."""
+    return int((now - DAY) // BUCKET)
+
+
+def add_message(spending: Spending, at: float, now: float, count: int = 1) -> None:
+    """Count a message that leaves at *at* (or, with -1, give it back); forget buckets older than a day."""
+    edge = _oldest_bucket(now)
+    bucket = int(at // BUCKET)
+    old = spending.buckets
+    start = 0
+    while start < len(old) and old[start] < edge:
+        start += 2
+    kept = old[start:]
+    place = len(kept)
+    while place and kept[place - 2] > bucket:
+        place -= 2
+    if place and kept[place - 2] == bucket:
+        kept[place - 1] = max(0, kept[place - 1] + count)
+    elif count > 0:
+        kept[place:place] = array("i", (bucket, count))
+    spending.buckets = kept
+    spending.messages = sum(kept[1::2]) if start or count < 0 else spending.messages + count
+
+
+def add_charge(
+    spending: Spending, at: float, now: float, *, ident: int, moved: bool, keep: int
+) -> None:
+    """Record a new conversation that opens at *at*; forget those older than a day, and all but the latest *keep*."""
+    start = first_within(spending.times, now, DAY)
+    start = max(start, len(spending.times) + 1 - keep)
+    times, ids = spending.times[start:], spending.ids[start:]
+    place = bisect_right(times, at)
+    times.insert(place, at)
+    ids.insert(place, ident)
+    flags = spending.moved[start:]
+    spending.moved = flags[:place] + (b"\1" if moved else b"\0") + flags[place:]
+    spending.times, spending.ids = times, ids
+
+
+def remove_charge(spending: Spending, ident: int) -> float | None:
+    """Give back the new conversation of reservation *ident*: when it was to open, None if it is not there (any more)."""
+    if ident not in spending.ids:
+        return None
+    place = spending.ids.index(ident)
+    times, ids = spending.times[:], spending.ids[:]
+    at = times.pop(place)
+    del ids[place]
+    spending.times, spending.ids = times, ids
+    spending.moved = spending.moved[:place] + spending.moved[place + 1 :]
+    return at
+
+
+def settle_clock(spending: Spending, now: float, ahead: float) -> None:
+    """Bring moments that only a clock that stepped back can explain (later than *now* + *ahead*) to *now*."""
+    if spending.times and spending.times[-1] > now + ahead:
+        spending.times = array(
+            "d", (min(moment, now) if moment > now + ahead else moment for moment in spending.times)
+        )
+        order = sorted(range(len(spending.times)), key=spending.times.__getitem__)
+        spending.times = array("d", (spending.times[i] for i in order))
+        spending.ids = array("I", (spending.ids[i] for i in order))
+        spending.moved = bytes(spending.moved[i] for i in order)
+    buckets, last = spending.buckets, int((now + ahead) // BUCKET)
+    if buckets and buckets[-2] > last:
+        counts: dict[int, int] = {}
+        here = int(now // BUCKET)
+        for i in range(0, len(buckets), 2):
+            bucket = buckets[i] if buckets[i] <= last else here
+            counts[bucket] = counts.get(bucket, 0) + buckets[i + 1]
+        spending.buckets = array("i", (n for pair in sorted(counts.items()) for n in pair))
+    if spending.day_start > now + ahead:
+        spending.day_start = now
+
+
+# Pace: GCRA, one number per mark
+
+
+def slot(mark: float, now: float, gap: float, burst: int) -> float:
+    """The earliest moment from *now* at which a mark lets one more go, *burst* of them at once, *gap* seconds apart."""
+    return max(now, mark - gap * (burst - 1)) if gap else now
+
+
+def trusted(mark: float, now: float, gap: float, burst: int, reach: float) -> float:
+    """The mark, unless it is further ahead than one burst plus *reach*: then it comes from a clock that stepped back."""
+    return min(mark, now + gap * burst) if mark > now + gap * burst + reach else mark
