@@ -7,11 +7,32 @@ against everything said here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["ABSENT", "SAME", "Answer", "AsyncStore", "Record", "Same", "Store", "Write"]
+import attrs
+
+from linepicker.errors import StoreError
+
+__all__ = [
+    "ABSENT",
+    "COUNTER_BITS",
+    "SAME",
+    "Answer",
+    "AsyncStore",
+    "Handle",
+    "Record",
+    "Same",
+    "Store",
+    "Write",
+    "open",
+]
+
+COUNTER_BITS: Final = 48
+"""A version's low bits, the store's counter; the bits above are the store's epoch, drawn at random when it was made."""
 
 
 class Same(Enum):
@@ -106,3 +127,91 @@ class AsyncStore(Protocol):
     async def close(self) -> None:
         """As `Store.close`."""
         ...
+
+
+@attrs.frozen(eq=False)
+class Handle:
+    """A store that is named but not yet open: files, sockets and threads come with the first call that needs them.
+
+    `.url` holds no secrets. `.namespace` says whose records these are. `.epoch` is the epoch the store is expected to
+    have, None: any. `store()` and `astore()` are two doors to one store, the same two each time: closing one closes it.
+    """
+
+    url: str
+    namespace: str
+    epoch: str | None
+    _store: Store = attrs.field(repr=False)
+    _astore: AsyncStore = attrs.field(repr=False)
+
+    def store(self) -> Store:
+        """The store, for threads."""
+        return self._store
+
+    def astore(self) -> AsyncStore:
+        """The store, for coroutines."""
+        return self._astore
+
+    def close(self) -> None:
+        """Close the store. Closing twice is nothing."""
+        self._store.close()
+
+    async def aclose(self) -> None:
+        """As `close`, without blocking the event loop."""
+        await self._astore.close()
+
+
+def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it should
+    """A handle on the store at *url*; nothing is opened yet. Raises `StoreError` for a URL that names none.
+
+        memory://                    this process's memory, another one at each call
+        sqlite:///relative.db        a file, made where missing; see `linepicker.stores.sqlite` for its parameters
+        sqlite:////absolute/path.db
+
+    `?namespace=lp` says whose records these are: 1 to 64 of A-Z a-z 0-9 . _ -. `?epoch=ID` is the epoch the store is
+    expected to have. Other parameters belong to the driver. In a path, write ? as %3F, # as %23 and % as %25.
+    """
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:  # whose text may hold a password
+        raise StoreError("the store URL can't be read; parameters are written ?a=1&b=2") from None
+    parameters = dict(pairs)
+    if len(parameters) < len(pairs):
+        raise StoreError("the store URL has one parameter twice")
+    namespace = parameters.pop("namespace", "lp")
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", namespace) is None:
+        raise StoreError(f"namespace must be 1 to 64 of A-Z a-z 0-9 . _ -, got {namespace!r}")
+    epoch = parameters.pop("epoch", None)
+    if epoch == "":
+        raise StoreError("epoch must not be empty; leave it out to accept any store")
+    store: Store
+    astore: AsyncStore
+    match parts.scheme:
+        case "memory":
+            from linepicker.stores.memory import AsyncMemoryStore, MemoryStore
+
+            if parts.netloc or parts.path or parts.fragment or parameters:
+                raise StoreError(
+                    "memory:// takes no path and no parameters but namespace and epoch"
+                )
+            store = memory = MemoryStore()
+            astore = AsyncMemoryStore(memory)
+        case "sqlite":
+            from linepicker.stores.sqlite import AsyncSqliteStore, SqliteStore
+
+            path = unquote(parts.path[1:])
+            if parts.netloc or parts.fragment or not path:
+                raise StoreError("write sqlite:///relative.db or sqlite:////absolute/path.db")
+            if path == ":memory:":
+                raise StoreError("for a store in memory write memory://")
+            store = sqlite = SqliteStore.from_parameters(path, parameters, namespace=namespace)
+            astore = AsyncSqliteStore(sqlite)
+        case "redis" | "rediss" | "postgresql" | "postgres":
+            raise StoreError(f"{parts.scheme}:// is not in this version yet; use sqlite:///path.db")
+        case scheme:
+            raise StoreError(
+                f"unknown store {scheme!r}; write memory:// or sqlite:///path.db"
+                if scheme
+                else "a store URL starts with memory:// or sqlite:///"
+            )
+    return Handle(url, namespace, epoch, store, astore)

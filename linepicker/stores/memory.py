@@ -1,0 +1,161 @@
+"""A store in this process's memory: for tests, simulations, and services of one process that may forget.
+
+Nothing survives the process, and no other process sees it. What it costs is a dict and a lock.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time as _time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from os import getpid
+from threading import Lock
+from typing import Final
+
+from linepicker.errors import StoreError
+from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Answer, Record, Write
+
+__all__ = ["AsyncMemoryStore", "MemoryStore"]
+
+_NOBODY: Final = 0
+_CLOSED: Final = -1
+
+
+class MemoryStore:
+    """A `linepicker.stores.Store` in memory, shared by the threads of one process.
+
+    *time* is the clock by which records expire, epoch seconds UTC. A fork leaves the child without a store: using the
+    parent's there raises `StoreError`, since the two would drift apart unseen.
+    """
+
+    def __init__(self, *, time: Callable[[], float] = _time.time) -> None:
+        self._time = time
+        self._owner = _NOBODY
+        self._lock = Lock()
+        self._version = secrets.randbits(64) << COUNTER_BITS
+        self._records: dict[str, Record] = {}
+        self._expires: dict[str, float] = {}
+        self._due: list[tuple[float, str]] = []
+        """A heap of `_expires`, and of moments since replaced there."""
+
+    def read(self, keys: Collection[str]) -> Answer:
+        """As `Store.read`."""
+        if self._owner != getpid():
+            self._take()
+        with self._lock:
+            if self._due:
+                self._drop_expired()
+            records = self._records
+            return Answer(True, None, {key: records.get(key, ABSENT) for key in keys})
+
+    def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
+        """As `Store.swap`. *seen* is iterated only when refusing."""
+        if self._owner != getpid():
+            self._take()
+        with self._lock:
+            if self._due:
+                self._drop_expired()
+            records = self._records
+            for key, version, _, _ in writes:
+                if records.get(key, ABSENT)[0] != version:
+                    return self._refuse(writes, seen)
+            changes: dict[str, Record] = {}
+            gone: list[str] = []
+            expiring: list[tuple[float, str]] = []
+            for key, _, value, expires_at in writes:
+                if value is SAME:
+                    continue
+                if value is None:
+                    changes[key] = ABSENT
+                    gone.append(key)
+                    continue
+                self._version += 1
+                changes[key] = Record(self._version, value)
+                if expires_at is not None:
+                    expiring.append((expires_at, key))
+            records.update(changes)  # in one step, so that no signal handler can stop it half-way
+            for key in gone:
+                records.pop(key, None)
+            if expiring or self._expires:
+                self._schedule(changes, expiring)
+            return Answer(True, None, changes)
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, Record]]:
+        """As `Store.scan`: the records as they are now."""
+        if self._owner != getpid():
+            self._take()
+        with self._lock:
+            if self._due:
+                self._drop_expired()
+            records = list(self._records.items())
+        return (each for each in records if each[0].startswith(prefix))
+
+    def close(self) -> None:
+        """As `Store.close`. The records are gone."""
+        self._owner = _CLOSED
+        self._records = {}
+        self._expires = {}
+        self._due = []
+
+    def _take(self) -> None:
+        if self._owner == _CLOSED:
+            raise StoreError("this memory store is closed")
+        if self._owner != _NOBODY:
+            raise StoreError(
+                "this memory store belongs to the process that forked this one: a fork copies memory and does not "
+                "share it; use sqlite:///path.db, or make the store after the fork"
+            )
+        self._owner = getpid()
+
+    def _refuse(self, writes: Sequence[Write], seen: Mapping[str, int]) -> Answer:
+        records = self._records
+        moved: dict[str, Record] = {}
+        for key, version, _, _ in writes:
+            if (record := records.get(key, ABSENT)).version != version:
+                moved[key] = record
+        for key, version in seen.items():
+            if (record := records.get(key, ABSENT)).version != version:
+                moved[key] = record
+        return Answer(False, None, moved)
+
+    def _schedule(self, changed: Collection[str], expiring: list[tuple[float, str]]) -> None:
+        for key in changed:
+            self._expires.pop(key, None)
+        for moment, key in expiring:
+            self._expires[key] = moment
+            heappush(self._due, (moment, key))
+        if len(self._due) > 2 * len(self._expires) + 64:
+            self._due = [(moment, key) for key, moment in self._expires.items()]
+            heapify(self._due)
+
+    def _drop_expired(self) -> None:
+        now = self._time()
+        while self._due and self._due[0][0] <= now:
+            moment, key = heappop(self._due)
+            if self._expires.get(key) == moment:
+                del self._expires[key]
+                self._records.pop(key, None)
+
+
+class AsyncMemoryStore:
+    """The coroutine twin of a `MemoryStore`, over the same records. It never suspends, so any event loop may use it."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def read(self, keys: Collection[str]) -> Answer:
+        """As `AsyncStore.read`."""
+        return self._store.read(keys)
+
+    async def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
+        """As `AsyncStore.swap`."""
+        return self._store.swap(writes, seen=seen)
+
+    async def scan(self, prefix: str) -> Sequence[tuple[str, Record]]:
+        """As `AsyncStore.scan`."""
+        return list(self._store.scan(prefix))
+
+    async def close(self) -> None:
+        """As `AsyncStore.close`."""
+        self._store.close()
