@@ -1,0 +1,473 @@
+"""The account's lines, read from Linq's `GET /v3/phone_numbers`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Final, NoReturn, Self, TypeVar
+
+import attrs
+import httpx
+import tenacity
+
+from linepicker.errors import SourceError
+from linepicker.model import Line, Reputation, ServiceStatus, Verdict
+from linepicker.providers.linq.classify import classify, retry_after
+
+__all__ = ["BASE_URL", "MAX_BODY", "AsyncLinqSource", "LinqSource", "parse_lines"]
+
+BASE_URL: Final = "https://api.linqapp.com/api/partner"
+"""Where the API lives. Source: Linq's official SDK."""
+
+MAX_BODY: Final = 8 * 1024 * 1024
+"""Bytes of an answer beyond which it is refused; some 25,000 lines."""
+
+_ATTEMPTS: Final = 3
+_FIRST_PAUSE: Final = 0.25  # seconds, doubled per attempt, taken at random from 0 up
+_LONGEST_PAUSE: Final = 2.0
+_MOST_WARNINGS: Final = 100  # per source: a server that invents words must not fill the log
+_LONGEST_WORD: Final = 64
+
+_ADVICE: Final[Mapping[int, str]] = {
+    401: "the token is missing, wrong or expired: set LINQ_API_V3_API_KEY or token= to a valid one",
+    403: "this token may not read the phone numbers: give it that permission, or use another one",
+    404: "there is no line list at this address: check LINQ_API_V3_BASE_URL or base_url=",
+}
+
+_SEVERITY: Final = {Reputation.HEALTHY: 0, Reputation.AT_RISK: 1, Reputation.CRITICAL: 2}
+
+_Enum = TypeVar("_Enum", bound=StrEnum)
+
+_log = logging.getLogger(__name__)
+
+
+def parse_lines(body: bytes, warn: Callable[[str], object] | None = None) -> list[Line]:
+    """The lines in *body*, the answer to `GET /v3/phone_numbers` in its present or any earlier shape.
+
+    `reputation` counts, and in its absence `health_status`; each is an object with a `status`, or a string, in any case.
+    Without either the line was never scored: HEALTHY. An unknown value becomes `unrecognised`, at AT_RISK. Of one number
+    listed twice the worse is kept. An entry whose number is not E.164 is left out. *warn* is called with a sentence about
+    each oddity.
+
+    Raises `SourceError` if the answer as a whole can't be trusted: not JSON, a duplicate key, NaN, another structure.
+    """
+    warn = warn or _pass_over
+    lines: dict[str, Line] = {}
+    for entry in _entries(body):
+        try:
+            line = _line(entry)
+        except ValueError:
+            number = _shown(entry.get("phone_number"))
+            warn(f"Linq lists {number!r}, which is not an E.164 number: left out")
+            continue
+        if line.unrecognised is not None:
+            warn(
+                f"Linq's line list has the unknown reputation {line.unrecognised!r}: "
+                "such lines count as AT_RISK at best"
+            )
+        known = lines.get(line.number, line)
+        if known != line:
+            warn(f"Linq lists {line.number} twice, and differently: the worse is kept")
+        lines[line.number] = _worse(known, line)
+    return list(lines.values())
+
+
+class LinqSource:
+    """The lines of a Linq account.
+
+    *token*: the API token, by default from LINQ_API_V3_API_KEY; it appears in no repr, message or log. *base_url*: by default
+    from LINQ_API_V3_BASE_URL, else `BASE_URL`. *timeout*: seconds that one `fetch` may take in all. *client*: an
+    `httpx.Client` to use instead of an own one; it is not closed, and a server that dribbles bytes can hold it for longer
+    than *timeout*, as the system's name resolution can.
+
+    Raises `SourceError` if there is no usable token.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = 10.0,
+        client: httpx.Client | None = None,
+    ) -> None:
+        self._query = _Query.of(token, base_url, timeout)
+        self._given = client
+        self._own: httpx.Client | None = None
+        self._sleep = time.sleep
+
+    def fetch(self, *, timeout: float | None = None, attempts: int | None = None) -> list[Line]:
+        """All lines, read afresh, within *timeout* seconds and at most *attempts* requests (default 3).
+
+        Broken connections, timeouts, 408, 429 and 5xx are tried again, after `Retry-After` or a random pause that grows. Raises
+        `SourceError`: at once if asking again can't help (`.fatal` for a bad token or address) or the pause does not fit.
+        """
+        tries = self._query.tries(timeout, attempts)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_passes),
+            wait=tries.pause,
+            stop=tries.over,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return self._query.lines(retrying(self._read, tries))
+
+    def classify(self, result: object) -> Verdict | None:
+        """See `linepicker.providers.linq.classify`."""
+        return classify(result)
+
+    def close(self) -> None:
+        """Close the connection, unless it was given. Closing twice is nothing; `fetch` opens it again."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+
+    def _read(self, tries: _Tries) -> bytes:
+        client = self._given
+        if client is None:
+            client = self._own = self._own or httpx.Client(limits=_LIMITS)
+        trace = {"trace": tries.trace} if self._given is None else {}
+        body = bytearray()
+        try:
+            with client.stream(
+                "GET",
+                self._query.url,
+                headers=self._query.headers,
+                timeout=tries.left(),
+                auth=None,
+                follow_redirects=False,
+                extensions=trace,
+            ) as response:
+                _check(response)
+                for chunk in response.iter_bytes():
+                    _append(body, chunk)
+                    tries.left()
+        except httpx.HTTPError as error:
+            raise _unread(error) from error
+        return bytes(body)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LinqSource({self._query.url.host!r})"
+
+
+class AsyncLinqSource:
+    """As `LinqSource`, with an `httpx.AsyncClient`, for asyncio. *timeout* binds everything. The own client serves any
+    event loop, one after the other too."""
+
+    def __init__(
+        self,
+        token: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = 10.0,
+        client: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._query = _Query.of(token, base_url, timeout)
+        self._given = client
+        self._own: httpx.AsyncClient | None = None
+        self._sleep = asyncio.sleep
+
+    async def fetch(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # both doors have the same keywords
+        attempts: int | None = None,
+    ) -> list[Line]:
+        """As `LinqSource.fetch`. Cancelling it closes the connection."""
+        tries = self._query.tries(timeout, attempts)
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_passes),
+            wait=tries.pause,
+            stop=tries.over,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return self._query.lines(await retrying(self._read, tries))
+
+    def classify(self, result: object) -> Verdict | None:
+        """See `linepicker.providers.linq.classify`."""
+        return classify(result)
+
+    async def close(self) -> None:
+        """As `LinqSource.close`."""
+        if self._own is not None:
+            own, self._own = self._own, None
+            await own.aclose()
+
+    aclose = close
+
+    async def _read(self, tries: _Tries) -> bytes:
+        client = self._given
+        if client is None:
+            client = self._own = self._own or httpx.AsyncClient(limits=_LIMITS)
+        left = tries.left()
+        body = bytearray()
+        try:
+            async with (
+                asyncio.timeout(left),
+                client.stream(
+                    "GET",
+                    self._query.url,
+                    headers=self._query.headers,
+                    timeout=left,
+                    auth=None,
+                    follow_redirects=False,
+                ) as response,
+            ):
+                _check(response)
+                async for chunk in response.aiter_bytes():
+                    _append(body, chunk)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise _unread(error) from error
+        return bytes(body)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncLinqSource({self._query.url.host!r})"
+
+
+# One request a minute gains nothing from an idle connection, and without one there is nothing that another event loop, a
+# fork or the server's patience could break.
+_LIMITS: Final = httpx.Limits(max_keepalive_connections=0)
+
+
+@attrs.define
+class _Query:
+    """What both doors share: what is asked for, how long it may take, time and chance."""
+
+    url: httpx.URL
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    timeout: float
+    now: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+    warned: set[str] = attrs.Factory(set)
+
+    @classmethod
+    def of(cls, token: str | None, base_url: str | None, timeout: float) -> _Query:
+        token = (token or os.environ.get("LINQ_API_V3_API_KEY") or "").strip()
+        if not token:
+            raise SourceError(
+                "no Linq API token: set LINQ_API_V3_API_KEY, or give token=", fatal=True
+            )
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise SourceError(
+                "the Linq API token has characters that no token has: copy it again", fatal=True
+            )
+        base = base_url or os.environ.get("LINQ_API_V3_BASE_URL") or BASE_URL
+        try:
+            url = httpx.URL(base.rstrip("/") + "/v3/phone_numbers")
+        except httpx.InvalidURL as error:
+            raise ValueError(f"base_url is not a URL: {error}") from None
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise ValueError("base_url must be an http or https URL with a host")
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # or a small answer could unpack to a huge one
+        }
+        return cls(url, headers, _seconds(timeout))
+
+    def tries(self, timeout: float | None, attempts: int | None) -> _Tries:
+        most = _ATTEMPTS if attempts is None else attempts
+        if most < 1:
+            raise ValueError(f"attempts must be at least 1, got {attempts}")
+        seconds = self.timeout if timeout is None else _seconds(timeout)
+        return _Tries(most, self.now() + seconds, self.now, self.random)
+
+    def lines(self, body: bytes) -> list[Line]:
+        return parse_lines(body, self._warn)
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warned and len(self.warned) < _MOST_WARNINGS:
+            self.warned.add(message)
+            _log.warning("%s", message)
+
+
+@attrs.frozen
+class _Tries:
+    """How often one fetch may ask, until when, and how long it pauses in between."""
+
+    most: int
+    deadline: float
+    now: Callable[[], float]
+    random: Callable[[], float]
+
+    def left(self) -> float:
+        """Seconds until the deadline; a `SourceError` once there are none."""
+        left = self.deadline - self.now()
+        if left <= 0:
+            raise SourceError("Linq's line list did not arrive in the time allowed")
+        return left
+
+    def pause(self, state: tenacity.RetryCallState) -> float:
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (state.attempt_number - 1))
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, SourceError) else None
+        return max(self.random() * longest, asked or 0.0)
+
+    def over(self, state: tenacity.RetryCallState) -> bool:
+        return (
+            state.attempt_number >= self.most or self.now() + state.upcoming_sleep >= self.deadline
+        )
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """For httpx: make each stream, as it is opened, read within what is left of the whole. By itself httpx times
+        each read of a socket alone, and a server that dribbles bytes never times out."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            stream = info["return_value"]
+            read = stream.read
+
+            def read_in_time(size: int, timeout: float | None = None) -> Any:
+                return read(size, max(self.deadline - self.now(), 0.001))
+
+            stream.read = read_in_time
+
+
+def _pass_over(message: str) -> None:
+    pass
+
+
+def _seconds(timeout: float) -> float:
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
+    return timeout
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether it may pass by itself: no answer, 408, 429, 5xx."""
+    return isinstance(error, SourceError) and (
+        error.status is None or error.status in {408, 429} or error.status >= 500
+    )
+
+
+def _check(response: httpx.Response) -> None:
+    status = response.status_code
+    if status == 200:
+        return
+    if advice := _ADVICE.get(status):
+        raise SourceError(f"Linq answered {status}: {advice}", status=status, fatal=True)
+    if response.has_redirect_location:
+        raise SourceError(
+            f"Linq answered {status}, a redirect, which is not followed with the token: check base_url",
+            status=status,
+        )
+    raise SourceError(
+        f"Linq answered {status} when asked for its line list",
+        status=status,
+        retry_after=retry_after(response.headers),
+    )
+
+
+def _append(body: bytearray, chunk: bytes) -> None:
+    if len(body) + len(chunk) > MAX_BODY:
+        raise _unusable(f"it has more than {MAX_BODY} bytes")
+    body += chunk
+
+
+def _unusable(why: str) -> SourceError:
+    return SourceError(f"Linq's line list can't be used: {why}", status=200)
+
+
+def _unread(error: Exception) -> SourceError:
+    reason = f"{type(error).__name__} {error}".strip()[:200]
+    return SourceError(f"Linq's line list could not be read: {reason}")
+
+
+def _entries(body: bytes) -> list[dict[str, Any]]:
+    try:
+        answer = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        what = "HTML" if body.lstrip()[:1] == b"<" else "not valid JSON"
+        raise _unusable(f"it is {what} ({type(error).__name__})") from None
+    entries = answer.get("phone_numbers") if isinstance(answer, dict) else None
+    if not isinstance(entries, list):
+        raise _unusable('it is no object with a list of "phone_numbers"')
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise _unusable('one of its "phone_numbers" is not an object')
+    return entries
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    together = dict(pairs)
+    if len(together) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return together
+
+
+def _line(entry: Mapping[str, Any]) -> Line:
+    health = entry.get("reputation")
+    if _word(health) is None:
+        health = entry.get("health_status")
+    word = _word(health)
+    reputation = Reputation.HEALTHY if word is None else _member(Reputation, word)
+    doc_url = health.get("doc_url") if isinstance(health, dict) else None
+    status = _word(entry.get("status"))
+    return Line(
+        entry.get("phone_number"),  # type: ignore[arg-type]  # Line refuses whatever is no number
+        reputation=reputation or Reputation.AT_RISK,
+        status=None if status is None else _member(ServiceStatus, status),
+        line_type=_text(entry.get("line_type")),
+        id=_text(entry.get("id")),
+        unrecognised=None if reputation else word,
+        doc_url=_text(doc_url),
+    )
+
+
+def _word(value: Any) -> str | None:
+    """The value of a status, which is a string or an object that holds one; None if it is missing or null."""
+    if isinstance(value, dict):
+        value = value.get("status")
+    return None if value is None else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    return (value.strip()[:_LONGEST_WORD] if isinstance(value, str) else "") or (
+        f"({type(value).__name__})"
+    )
+
+
+def _member(enum: type[_Enum], word: str) -> _Enum | None:
+    return enum.__members__.get(word.upper())
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _worse(one: Line, other: Line) -> Line:
+    worse = max(one, other, key=lambda line: (_SEVERITY[line.reputation], bool(line.unrecognised)))
+    flagged = ServiceStatus.FLAGGED in {one.status, other.status}
+    return attrs.evolve(worse, status=ServiceStatus.FLAGGED) if flagged else worse

@@ -1,0 +1,350 @@
+"""Sending through a router with Linq's official SDK: each message once, from the line that the router reserved."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
+
+import attrs
+
+from linepicker.errors import StoreError
+from linepicker.model import ChatHealth, Outcome, To, Verdict
+from linepicker.providers.linq.classify import CHAT_BEING_CREATED, classify, read_reply
+
+if TYPE_CHECKING:
+    from linq import AsyncLinqAPIV3, LinqAPIV3
+    from linq.types import ChatCreateResponse, MessageContentParam
+    from linq.types.chats import MessageSendResponse
+
+    Sent: TypeAlias = ChatCreateResponse | MessageSendResponse
+
+__all__ = ["AsyncLinqMessenger", "LinqMessenger"]
+
+_T = TypeVar("_T")
+
+_PAUSES: Final = (1.0, 2.0, 4.0)  # seconds, while another request is creating the same chat
+_STALE: Final = {(404, 2001), (409, 2013)}  # no such chat; the line has left the group
+
+
+class LinqMessenger:
+    """Sends with *client*, an SDK client, from the line that *router* picks.
+
+    A recipient whose chat on the reserved line is known is written to there; if Linq does not know that chat any more,
+    or none is known, `POST /v3/chats` finds or opens it. Each message carries its reservation's `.id` as idempotency key.
+    The SDK's own retries are off: they would repeat what must not be, and without a key. *sleep* waits between the
+    attempts while another request is creating the same chat.
+    """
+
+    def __init__(
+        self, client: LinqAPIV3, router: _Router, *, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._client = client.with_options(max_retries=0)
+        self._router = router
+        self._sleep = sleep
+
+    def send(
+        self,
+        to: str | Collection[str],
+        message: str | Mapping[str, Any],
+        *,
+        key: str | None = None,
+        max_wait: float | None = None,
+        line_type: str | None = None,
+        tags: Collection[str] = (),
+        exclude: Collection[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        override_optout: bool = False,
+        chat_health: ChatHealth | None = None,
+    ) -> Sent:
+        """Send *message*, a text or what the SDK takes as `message` ({"parts": […], …}); the SDK's response.
+
+        The keywords are those of `Router.send`; *override_optout* is told to Linq too, which records each use. Raises the
+        router's refusals, `ValueError` for a message with an idempotency key of its own, and the SDK's exceptions as they are
+        (a first message with a link is a `BadRequestError` with code 1005), after the reservation was settled.
+        """
+        letter = _Letter.of(message, override_optout=override_optout)
+
+        def call(reservation: _Reservation) -> Sent:
+            return self._deliver(letter, reservation)
+
+        return self._router.send(
+            to,
+            call,
+            text=letter.text,
+            key=key,
+            max_wait=max_wait,
+            line_type=line_type,
+            tags=tags,
+            exclude=exclude,
+            line=line,
+            max_delay=max_delay,
+            inbound=inbound,
+            override_optout=override_optout,
+            chat_health=chat_health,
+        )
+
+    def _deliver(self, letter: _Letter, reservation: _Reservation) -> Sent:
+        course = _Course(reservation.chat_id)
+        while True:
+            try:
+                sent = self._post(letter, reservation, course.chat_id)
+            except Exception as error:
+                pause = course.pause_after(error)
+                if pause is None:
+                    # If the store is gone, the router, which finds no outcome, settles by its own rules.
+                    with contextlib.suppress(StoreError):
+                        _settle(reservation, classify(error) or Verdict(Outcome.UNKNOWN))
+                    raise
+                self._sleep(pause)
+            else:
+                _settle(reservation, classify(sent) or Verdict(Outcome.SENT))
+                return sent
+
+    def _post(self, letter: _Letter, reservation: _Reserved, chat_id: str | None) -> Sent:
+        chats, message = self._client.chats, letter.message(reservation.id)
+        if chat_id is not None:
+            return chats.messages.send(chat_id, message=message, extra_body=letter.extra)
+        to = _handles(reservation.to)
+        return chats.create(
+            from_=reservation.number, to=to, message=message, extra_body=letter.extra
+        )
+
+
+class AsyncLinqMessenger:
+    """As `LinqMessenger`, with an SDK `AsyncLinqAPIV3` and an `AsyncRouter`."""
+
+    def __init__(
+        self,
+        client: AsyncLinqAPIV3,
+        router: _AsyncRouter,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._client = client.with_options(max_retries=0)
+        self._router = router
+        self._sleep = sleep
+
+    async def send(
+        self,
+        to: str | Collection[str],
+        message: str | Mapping[str, Any],
+        *,
+        key: str | None = None,
+        max_wait: float | None = None,
+        line_type: str | None = None,
+        tags: Collection[str] = (),
+        exclude: Collection[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        override_optout: bool = False,
+        chat_health: ChatHealth | None = None,
+    ) -> Sent:
+        """As `LinqMessenger.send`."""
+        letter = _Letter.of(message, override_optout=override_optout)
+
+        async def call(reservation: _AsyncReservation) -> Sent:
+            return await self._deliver(letter, reservation)
+
+        return await self._router.send(
+            to,
+            call,
+            text=letter.text,
+            key=key,
+            max_wait=max_wait,
+            line_type=line_type,
+            tags=tags,
+            exclude=exclude,
+            line=line,
+            max_delay=max_delay,
+            inbound=inbound,
+            override_optout=override_optout,
+            chat_health=chat_health,
+        )
+
+    async def _deliver(self, letter: _Letter, reservation: _AsyncReservation) -> Sent:
+        course = _Course(reservation.chat_id)
+        while True:
+            try:
+                sent = await self._post(letter, reservation, course.chat_id)
+            except Exception as error:
+                pause = course.pause_after(error)
+                if pause is None:
+                    with contextlib.suppress(StoreError):  # as in LinqMessenger
+                        await _asettle(reservation, classify(error) or Verdict(Outcome.UNKNOWN))
+                    raise
+                await self._sleep(pause)
+            else:
+                await _asettle(reservation, classify(sent) or Verdict(Outcome.SENT))
+                return sent
+
+    async def _post(self, letter: _Letter, reservation: _Reserved, chat_id: str | None) -> Sent:
+        chats, message = self._client.chats, letter.message(reservation.id)
+        if chat_id is not None:
+            return await chats.messages.send(chat_id, message=message, extra_body=letter.extra)
+        to = _handles(reservation.to)
+        return await chats.create(
+            from_=reservation.number, to=to, message=message, extra_body=letter.extra
+        )
+
+
+@attrs.frozen(repr=False)
+class _Letter:
+    """One message as the API takes it, which may be posted more than once."""
+
+    content: Mapping[str, Any]
+    extra: Mapping[str, bool] | None
+
+    @classmethod
+    def of(cls, message: str | Mapping[str, Any], *, override_optout: bool) -> _Letter:
+        extra = {"override_optout": True} if override_optout else None
+        if isinstance(message, str):
+            return cls({"parts": [{"type": "text", "value": message}]}, extra)
+        if "idempotency_key" in message:
+            raise ValueError(
+                "a message's idempotency_key is its reservation's: give the key as key= instead"
+            )
+        if "parts" in message:  # any iterable, to the SDK
+            message = {**message, "parts": list(message["parts"])}
+        return cls(message, extra)
+
+    @property
+    def text(self) -> str | None:
+        """What a person will read of it."""
+        values = [
+            part["value"]
+            for part in self.content.get("parts", ())
+            if part.get("type") in {"text", "link"}
+        ]
+        return "\n".join(values) if values else None
+
+    def message(self, key: str) -> MessageContentParam:
+        return cast("MessageContentParam", {**self.content, "idempotency_key": key})
+
+
+@attrs.define
+class _Course:
+    """Where a message is posted next: into the chat, or (None) to whichever Linq finds or opens for line and recipient."""
+
+    chat_id: str | None
+    _pauses: Iterator[float] = attrs.field(init=False, factory=lambda: iter(_PAUSES))
+
+    def pause_after(self, error: Exception) -> float | None:
+        """Seconds until the same message may be posted again on the same line; None if it must not be.
+
+        Only where nothing was sent: the chat is gone, or is being created by another request.
+        """
+        reply = read_reply(error)
+        answer = (reply.status, reply.code) if reply else None
+        if answer in _STALE and self.chat_id is not None:
+            self.chat_id = None
+            return 0.0
+        if answer == (409, CHAT_BEING_CREATED):
+            return next(self._pauses, None)
+        return None
+
+
+class _Reserved(Protocol):
+    """What is read of a reservation. `chat_id`: Linq's chat with this recipient on this line, if known."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def number(self) -> str: ...
+    @property
+    def to(self) -> To: ...
+    @property
+    def chat_id(self) -> str | None: ...
+
+
+class _Reservation(_Reserved, Protocol):
+    def settle(
+        self,
+        outcome: Outcome,
+        *,
+        number: str | None = None,
+        chat_id: str | None = None,
+        message_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> object: ...
+
+
+class _AsyncReservation(_Reserved, Protocol):
+    async def settle(
+        self,
+        outcome: Outcome,
+        *,
+        number: str | None = None,
+        chat_id: str | None = None,
+        message_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> object: ...
+
+
+class _Router(Protocol):
+    def send(
+        self,
+        to: str | Collection[str],
+        call: Callable[[_Reservation], _T],
+        *,
+        text: str | None,
+        key: str | None,
+        max_wait: float | None,
+        line_type: str | None,
+        tags: Collection[str],
+        exclude: Collection[str],
+        line: str | None,
+        max_delay: float | None,
+        inbound: bool,
+        override_optout: bool,
+        chat_health: ChatHealth | None,
+    ) -> _T: ...
+
+
+class _AsyncRouter(Protocol):
+    async def send(
+        self,
+        to: str | Collection[str],
+        call: Callable[[_AsyncReservation], Awaitable[_T]],
+        *,
+        text: str | None,
+        key: str | None,
+        max_wait: float | None,
+        line_type: str | None,
+        tags: Collection[str],
+        exclude: Collection[str],
+        line: str | None,
+        max_delay: float | None,
+        inbound: bool,
+        override_optout: bool,
+        chat_health: ChatHealth | None,
+    ) -> _T: ...
+
+
+def _handles(to: To) -> list[str]:
+    return [to] if isinstance(to, str) else list(to)
+
+
+def _settle(reservation: _Reservation, verdict: Verdict) -> None:
+    reservation.settle(
+        verdict.outcome,
+        number=verdict.number,
+        chat_id=verdict.chat_id,
+        message_id=verdict.message_id,
+        retry_after=verdict.retry_after,
+    )
+
+
+async def _asettle(reservation: _AsyncReservation, verdict: Verdict) -> None:
+    await reservation.settle(
+        verdict.outcome,
+        number=verdict.number,
+        chat_id=verdict.chat_id,
+        message_id=verdict.message_id,
+        retry_after=verdict.retry_after,
+    )
