@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _OFF: Final = "off"
+_NAMES: Final = {"line": re.compile(r"\+[0-9]{7,15}"), "tag": re.compile(r"(?s:.+)")}
 _MOST: Final = 10**12  # of anything: so much that it is no limit, and sums and products stay exact
 
 _Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -363,13 +364,12 @@ def _by_name(table: Literal["line", "tag"], value: Any) -> Mapping[str, Override
     result = {}
     for name, entry in value.items():
         place = f"{table}.{json.dumps(name[:40]) if isinstance(name, str) else _show(name)}"
-        if not (isinstance(name, str) and name):
-            raise PolicyError(f"{place} must be named by a string that is not empty")
+        if not (isinstance(name, str) and _NAMES[table].fullmatch(name)):
+            what = "an E.164 number" if table == "line" else "a string that is not empty"
+            raise PolicyError(f"{place} must be named by {what}")
         try:
-            if table == "line":
-                Line(name)
             result[name] = _table(Overrides, "", entry)
-        except ValueError as error:
+        except PolicyError as error:
             raise PolicyError(f"{place}: {error}") from None
     return MappingProxyType(result)
 
