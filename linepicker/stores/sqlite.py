@@ -119,14 +119,13 @@ class SqliteStore:
 
     def read(self, keys: Collection[str]) -> Answer:
         """As `Store.read`."""
-        file = self.file
-        with file.use() as db, file.transaction(db, "BEGIN"):
+        with self.file.transaction("BEGIN") as db:
             return Answer(True, None, self._fetch(db, keys))
 
     def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
         """As `Store.swap`. *seen* is iterated only when refusing."""
         file = self.file
-        with file.use() as db, file.transaction(db, "BEGIN IMMEDIATE"):
+        with file.transaction("BEGIN IMMEDIATE") as db:
             counter = file.read_counter(db)
             now = self._time()
             held = dict(self._select(db, "key, counter", [each.key for each in writes], now))
@@ -168,7 +167,7 @@ class SqliteStore:
 
     def page(self, prefix: str, *, after: str | None = None) -> list[tuple[str, Record]]:
         """The first some hundred records of `scan`, or those that follow the key *after*; empty at the end."""
-        with self.file.use() as db:
+        with self.file.transaction("BEGIN") as db:
             rows = db.execute(
                 f"SELECT key, counter, value {_LIVE} {'>=' if after is None else '>'} ? ORDER BY key LIMIT ?",
                 (self.file.namespace, self._time(), prefix if after is None else after, _PAGE),
