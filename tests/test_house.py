@@ -44,7 +44,7 @@ HOMES = {
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py",),
     "redis": ("stores/redis.py",),
-    "sqlite3": ("stores/sqlite.py",),
+    "sqlite3": ("stores/sqlite.py", "stores/_file.py"),  # the second opens the first one's file
     "tenacity": ("providers/linq/",),
     "typer": ("cli/",),
 }
