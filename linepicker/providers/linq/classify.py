@@ -81,7 +81,7 @@ def read_reply(result: object) -> Reply | None:
         error = result.get("error")
         return None if error is None else _reply(_get(error, "status"), error, None, result)
     held = [_get(result, "response"), _get(result, "http_response"), result]
-    response = next(each for each in held if each is not None)
+    response = next((each for each in held if each is not None), None)
     status = _get(response, "status_code") or _get(result, "status_code")
     if not isinstance(status, int):
         return None
