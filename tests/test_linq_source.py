@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from linepicker.errors import SourceError
 from linepicker.model import Line, Outcome, Reputation, ServiceStatus
 from linepicker.providers.linq import AsyncLinqSource, LinqSource
-from linepicker.providers.linq.client import MAX_BODY, parse_lines
+from linepicker.providers.linq.client import MAX_BODY
+from linepicker.providers.linq.lines import parse_lines
 from linepicker.testing import FakeLinq
 
 ONE, TWO = "+12025550100", "+12025550101"

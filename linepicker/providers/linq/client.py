@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Any, Final, Self
 
 import attrs
 import httpx
 import tenacity
 
 from linepicker.errors import SourceError
-from linepicker.model import Line, Reputation, ServiceStatus, Verdict
+from linepicker.model import Line, Verdict
 from linepicker.providers.linq.classify import classify, retry_after
+from linepicker.providers.linq.lines import parse_lines, unusable
 
-__all__ = ["BASE_URL", "MAX_BODY", "AsyncLinqSource", "LinqSource", "parse_lines"]
+__all__ = ["BASE_URL", "MAX_BODY", "AsyncLinqSource", "LinqSource"]
 
 BASE_URL: Final = "https://api.linqapp.com/api/partner"
 """Where the API lives. Source: Linq's official SDK."""
@@ -34,7 +33,6 @@ _ATTEMPTS: Final = 3
 _FIRST_PAUSE: Final = 0.25  # seconds, doubled per attempt, taken at random from 0 up
 _LONGEST_PAUSE: Final = 2.0
 _MOST_WARNINGS: Final = 100  # per source: a server that invents words must not fill the log
-_LONGEST_WORD: Final = 64
 
 _ADVICE: Final[Mapping[int, str]] = {
     401: "the token is missing, wrong or expired: set LINQ_API_V3_API_KEY or token= to a valid one",
@@ -42,42 +40,7 @@ _ADVICE: Final[Mapping[int, str]] = {
     404: "there is no line list at this address: check LINQ_API_V3_BASE_URL or base_url=",
 }
 
-_SEVERITY: Final = {Reputation.HEALTHY: 0, Reputation.AT_RISK: 1, Reputation.CRITICAL: 2}
-
-_Enum = TypeVar("_Enum", bound=StrEnum)
-
 _log = logging.getLogger(__name__)
-
-
-def parse_lines(body: bytes, warn: Callable[[str], object] | None = None) -> list[Line]:
-    """The lines in *body*, the answer to `GET /v3/phone_numbers` in its present or any earlier shape.
-
-    `reputation` counts, and in its absence `health_status`; each is an object with a `status`, or a string, in any case.
-    Without either the line was never scored: HEALTHY. An unknown value becomes `unrecognised`, at AT_RISK. Of one number
-    listed twice the worse is kept. An entry whose number is not E.164 is left out. *warn* is called with a sentence about
-    each oddity.
-
-    Raises `SourceError` if the answer as a whole can't be trusted: not JSON, a duplicate key, NaN, another structure.
-    """
-    warn = warn or _pass_over
-    lines: dict[str, Line] = {}
-    for entry in _entries(body):
-        try:
-            line = _line(entry)
-        except ValueError:
-            number = _shown(entry.get("phone_number"))
-            warn(f"Linq lists {number!r}, which is not an E.164 number: left out")
-            continue
-        if line.unrecognised is not None:
-            warn(
-                f"Linq's line list has the unknown reputation {line.unrecognised!r}: "
-                "such lines count as AT_RISK at best"
-            )
-        known = lines.get(line.number, line)
-        if known != line:
-            warn(f"Linq lists {line.number} twice, and differently: the worse is kept")
-        lines[line.number] = _worse(known, line)
-    return list(lines.values())
 
 
 class LinqSource:
@@ -352,10 +315,6 @@ class _Tries:
             stream.read = read_in_time
 
 
-def _pass_over(message: str) -> None:
-    pass
-
-
 def _seconds(timeout: float) -> float:
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
@@ -389,85 +348,10 @@ def _check(response: httpx.Response) -> None:
 
 def _append(body: bytearray, chunk: bytes) -> None:
     if len(body) + len(chunk) > MAX_BODY:
-        raise _unusable(f"it has more than {MAX_BODY} bytes")
+        raise unusable(f"it has more than {MAX_BODY} bytes")
     body += chunk
-
-
-def _unusable(why: str) -> SourceError:
-    return SourceError(f"Linq's line list can't be used: {why}", status=200)
 
 
 def _unread(error: Exception) -> SourceError:
     reason = f"{type(error).__name__} {error}".strip()[:200]
     return SourceError(f"Linq's line list could not be read: {reason}")
-
-
-def _entries(body: bytes) -> list[dict[str, Any]]:
-    try:
-        answer = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
-        what = "HTML" if body.lstrip()[:1] == b"<" else "not valid JSON"
-        raise _unusable(f"it is {what} ({type(error).__name__})") from None
-    entries = answer.get("phone_numbers") if isinstance(answer, dict) else None
-    if not isinstance(entries, list):
-        raise _unusable('it is no object with a list of "phone_numbers"')
-    if not all(isinstance(entry, dict) for entry in entries):
-        raise _unusable('one of its "phone_numbers" is not an object')
-    return entries
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    together = dict(pairs)
-    if len(together) != len(pairs):
-        raise ValueError("an object has a key twice")
-    return together
-
-
-def _line(entry: Mapping[str, Any]) -> Line:
-    health = entry.get("reputation")
-    if _word(health) is None:
-        health = entry.get("health_status")
-    word = _word(health)
-    reputation = Reputation.HEALTHY if word is None else _member(Reputation, word)
-    doc_url = health.get("doc_url") if isinstance(health, dict) else None
-    status = _word(entry.get("status"))
-    return Line(
-        entry.get("phone_number"),  # type: ignore[arg-type]  # Line refuses whatever is no number
-        reputation=reputation or Reputation.AT_RISK,
-        status=None if status is None else _member(ServiceStatus, status),
-        line_type=_text(entry.get("line_type")),
-        id=_text(entry.get("id")),
-        unrecognised=None if reputation else word,
-        doc_url=_text(doc_url),
-    )
-
-
-def _word(value: Any) -> str | None:
-    """The value of a status, which is a string or an object that holds one; None if it is missing or null."""
-    if isinstance(value, dict):
-        value = value.get("status")
-    return None if value is None else _shown(value)
-
-
-def _shown(value: Any) -> str:
-    return (value.strip()[:_LONGEST_WORD] if isinstance(value, str) else "") or (
-        f"({type(value).__name__})"
-    )
-
-
-def _member(enum: type[_Enum], word: str) -> _Enum | None:
-    return enum.__members__.get(word.upper())
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _worse(one: Line, other: Line) -> Line:
-    worse = max(one, other, key=lambda line: (_SEVERITY[line.reputation], bool(line.unrecognised)))
-    flagged = ServiceStatus.FLAGGED in {one.status, other.status}
-    return attrs.evolve(worse, status=ServiceStatus.FLAGGED) if flagged else worse
