@@ -100,8 +100,8 @@ class Api:
         body = parse.fields(request)
         if "from" in body and self.world.guesses.refuse_from:
             raise Refusal(400, 1005, "from can't be given here.")
-        draft = self._draft(body, parse.recipients(body), request.headers.get("idempotency-key"))
-        draft.picks = True
+        draft = self._draft(body, request.headers.get("idempotency-key"))
+        draft.picks, draft.to = True, parse.recipients(body)
         draft.exclude = parse.numbers(body.items("exclude_from"), "exclude_from")
         continuation = body.object("continuation_message")
         if continuation is not None:
@@ -112,24 +112,24 @@ class Api:
     def create_chat(self, request: Request) -> Reply:
         """POST /v3/chats: the chat of this line with exactly these recipients, made if need be."""
         body = parse.fields(request)
-        number = body.number("from")
-        draft = self._draft(body, parse.recipients(body))
-        known = [chat for chat in self.world.chats_with(draft.to) if chat.number == number]
-        draft.opens, draft.number, draft.chat = True, number, known[0] if known else None
+        body.required("from")
+        draft = self._draft(body)
+        draft.opens, draft.to, draft.number = True, parse.recipients(body), body.number("from")
+        known = [chat for chat in self.world.chats_with(draft.to) if chat.number == draft.number]
+        draft.chat = known[0] if known else None
         return 201, render.created_chat(self.world.send(draft))
 
     def send_message(self, request: Request, chat_id: str) -> Reply:
         """POST /v3/chats/{id}/messages: the line is the chat's."""
         chat = self.world.chat(chat_id)
-        draft = self._draft(parse.fields(request), chat.to)
-        draft.number, draft.chat = chat.number, chat
+        draft = self._draft(parse.fields(request))
+        draft.chat, draft.to, draft.number = chat, chat.to, chat.number
         return 202, render.sent(self.world.send(draft))
 
-    def _draft(self, body: Fields, to: tuple[str, ...], header: str | None = None) -> Draft:
+    def _draft(self, body: Fields, header: str | None = None) -> Draft:
         body.required("message")
         message = Fields(body.object("message") or {})
         return Draft(
-            to=to,
             content=parse.content(message),
             key=parse.key(message, header),
             override=body.flag("override_optout"),

@@ -77,7 +77,7 @@ class FakeLinq:
         self.token = token or secrets.token_urlsafe(24)
         self._port = port
         self._server: Server | None = None
-        self._lock = threading.RLock()
+        self._lock = threading.Condition()
         self._world = World(time.time if clock is None else clock.now, guesses or Guesses())
         self._api = Api(self._world)
         self._requests: list[Request] = []
@@ -127,6 +127,12 @@ class FakeLinq:
         """Every request that arrived whole under the base URL, oldest first, answered or not."""
         with self._lock:
             return list(self._requests)
+
+    def wait_for_requests(self, count: int, *, timeout: float = 10.0) -> None:
+        """Wait until *count* requests have arrived. Raises `TimeoutError` after *timeout* seconds, by the host's clock."""
+        with self._lock:
+            if not self._lock.wait_for(lambda: len(self._requests) >= count, timeout):
+                raise TimeoutError(f"{len(self._requests)} requests arrived, not {count}")
 
     @property
     def numbers(self) -> list[str]:
@@ -287,6 +293,7 @@ class FakeLinq:
     def _admit(self, request: Request) -> Fault | None:
         with self._lock:
             self._requests.append(request)
+            self._lock.notify_all()
             for plan in self._planned:
                 if plan.left > 0 and (plan.path is None or plan.path in request.path):
                     plan.left -= 1

@@ -193,8 +193,8 @@ class Draft:
     `opens` is true for `POST /v3/chats`, `picks` for `POST /v3/messages`; the third way to send names its `chat`.
     """
 
-    to: tuple[str, ...]
     content: Content
+    to: tuple[str, ...] = ()
     key: str | None = None
     override: bool = False
     number: str | None = None

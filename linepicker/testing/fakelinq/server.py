@@ -24,8 +24,6 @@ __all__ = ["BASE_PATH", "Cut", "Fault", "Hang", "Response", "Server", "refused"]
 BASE_PATH: Final = "/api/partner"
 """What comes before `/v3` (Linq: base URL)."""
 
-_POLL: Final = 0.02  # seconds in which the accepting thread notices that it is to stop
-
 
 def _trace_id() -> str:
     return uuid.uuid4().hex
@@ -161,14 +159,20 @@ class Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
         super().__init__(("127.0.0.1", port), _Handler)
-        self._acceptor = threading.Thread(
-            target=self.serve_forever, args=(_POLL,), name="fakelinq", daemon=True
-        )
+        self._closing = False
+        self._acceptor = threading.Thread(target=self._accept, name="fakelinq", daemon=True)
         self._acceptor.start()
+
+    def _accept(self) -> None:
+        while not self._closing:
+            self.handle_request()
 
     def close(self) -> None:
         """Stop listening, drop every connection, hung ones too, and wait for their threads to end."""
-        self.shutdown()
+        self._closing = True
+        socket.create_connection(
+            ("127.0.0.1", self.server_port)
+        ).close()  # wakes the accepting thread
         self._acceptor.join()
         self.server_close()
         with self._lock:
