@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -400,6 +401,12 @@ ERRORS: dict[str, tuple[Callable[[FakeLinq], object], Callable[[Client], object]
     "media from nowhere": (
         nothing,
         lambda c: c.messages.create(to=[ANN], message={"parts": [{"type": "media"}]}),
+        400,
+        1004,
+    ),
+    "unknown part": (
+        nothing,
+        lambda c: c.messages.create(to=[ANN], message={"parts": [{"type": "poll"}]}),
         400,
         1004,
     ),
@@ -1489,8 +1496,8 @@ def test_waiting_for_requests_has_an_end(fake: FakeLinq, client: Client) -> None
 
 def test_a_connection_is_kept_alive(fake: FakeLinq) -> None:
     """Good answers, errors and empty answers all leave the connection usable."""
-    host, port = fake.base_url.removeprefix("http://").split("/")[0].split(":")
-    head = f"Host: {host}\r\nAuthorization: Bearer {fake.token}\r\n"
+    url = httpx.URL(fake.base_url)
+    head = f"Host: {url.host}\r\nAuthorization: Bearer {fake.token}\r\n"
     body = b'{"handle": "262966"}'
     requests = [
         f"GET /api/partner/v3/phone_numbers HTTP/1.1\r\n{head}\r\n".encode(),
@@ -1500,7 +1507,7 @@ def test_a_connection_is_kept_alive(fake: FakeLinq) -> None:
         + body,
         f"GET /elsewhere HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode(),
     ]
-    with socket.create_connection((host, int(port)), timeout=5.0) as connection:
+    with socket.create_connection((url.host, url.port), timeout=5.0) as connection:
         connection.sendall(b"".join(requests))
         received = b"".join(iter(lambda: connection.recv(65536), b""))
     assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"200", b"404", b"204", b"404"]
@@ -1509,10 +1516,10 @@ def test_a_connection_is_kept_alive(fake: FakeLinq) -> None:
 
 def test_a_request_that_never_arrives_whole_is_nothing(fake: FakeLinq, client: Client) -> None:
     """A client that dies in the middle of its body sends no message."""
-    host, port = fake.base_url.removeprefix("http://").split("/")[0].split(":")
-    with socket.create_connection((host, int(port)), timeout=5.0) as connection:
+    url = httpx.URL(fake.base_url)
+    with socket.create_connection((url.host, url.port), timeout=5.0) as connection:
         connection.sendall(
-            f"POST /api/partner/v3/messages HTTP/1.1\r\nHost: {host}\r\n"
+            f"POST /api/partner/v3/messages HTTP/1.1\r\nHost: {url.host}\r\n"
             f"Authorization: Bearer {fake.token}\r\nContent-Length: 999\r\n\r\n".encode()
             + b"{}"
         )
@@ -1532,8 +1539,23 @@ def test_nothing_is_written_about_what_it_serves(
     with pytest.raises(linq.APIConnectionError):
         client.phone_numbers.list()
     httpx.request("BREW", f"{fake.base_url}/v3/chats")
+    url = httpx.URL(fake.base_url)
+    with socket.create_connection((url.host, url.port), timeout=5.0) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(b"GET ")  # and a reset instead of the rest
     fake.close()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_mistake_within_the_fake_is_shown(
+    fake: FakeLinq, client: Client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it can't turn into JSON breaks the connection and is told on stderr."""
+    fake.raw_lines([{"id": object()}])
+    with pytest.raises(linq.APIConnectionError):
+        client.phone_numbers.list()
+    fake.close()
+    assert "TypeError" in capfd.readouterr().err
 
 
 # Life
