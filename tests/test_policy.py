@@ -255,11 +255,41 @@ def test_a_wrong_value_is_named_by_its_place(section, name, value):
         assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize("cls", [Policy, *SECTIONS.values()])
+def test_tunables_are_given_by_name(cls):
+    """No section takes a tunable by its position, so that new ones may come anywhere."""
+    with pytest.raises(TypeError):
+        cls(1)
+
+
+def test_bounds_belong_to_the_range():
+    """The least and the most of each range are allowed."""
+    assert Policy(limits={"new_per_day": 1, "new_per_hour": MOST}).limits.new_per_hour == MOST
+    assert Policy(pace={"new_gap": 0, "message_gap": MOST, "spread": 1}).pace.message_gap == MOST
+    assert Policy(recovery={"ineligible": MOST}, warmup={"factor": 1}).warmup.factor == 1
+    assert Policy(warmup={"factor": MOST}, at_risk={"weight": 1}).warmup.factor == MOST
+    assert Policy(learn={"reply_rate": 0}).learn.reply_rate == 0
+    assert Policy(learn={"reply_rate": 1}).learn.reply_rate == 1
+
+
 def test_a_message_says_what_to_write_and_what_was_written():
     """An error holds the place, the bounds and the value."""
-    with pytest.raises(PolicyError) as caught:
-        Policy(pace={"spread": 2})
-    assert str(caught.value) == 'pace.spread must be above 0 and at most 1, or "off", got 2'
+    for tables, message in [
+        ({"pace": {"spread": 2}}, 'pace.spread must be above 0 and at most 1, or "off", got 2'),
+        ({"learn": {"reply_rate": 2}}, "learn.reply_rate must be from 0 to 1, got 2"),
+        ({"warmup": {"factor": 0}}, f"warmup.factor must be from 1 to {MOST:,}, got 0"),
+        ({"pace": {"new_gap": -1}}, f"pace.new_gap must be from 0 to {MOST:,}, in seconds, got -1"),
+        (
+            {"limits": {"new_per_day": 0}},
+            f'limits.new_per_day must be a whole number from 1 to {MOST:,}, or "off", got 0',
+        ),
+        (
+            {"stickiness": {"on_flagged": "stay"}},
+            'stickiness.on_flagged must be "hold" or "move", got \'stay\'',
+        ),
+    ]:
+        with pytest.raises(PolicyError, match=rf"^{re.escape(message)}$"):
+            Policy.from_dict(tables)
 
 
 def test_a_number_too_long_to_write_is_refused_all_the_same():
