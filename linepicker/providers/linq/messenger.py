@@ -219,7 +219,7 @@ class _Letter:
         values = [
             part["value"]
             for part in self.content.get("parts", ())
-            if part.get("type") in {"text", "link"}
+            if part.get("type") in {"text", "link"} and isinstance(part.get("value"), str)
         ]
         return "\n".join(values) if values else None
 
