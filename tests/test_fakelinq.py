@@ -691,6 +691,13 @@ def test_a_chat_is_keyed_on_line_and_set(fake: FakeLinq, client: Client) -> None
     assert len({chat(A, ANN, EVE), chat(B, ANN, EVE), chat(A, ANN), chat(A, ANN, BOB)}) == 4
 
 
+def test_a_groups_handles_are_sorted(fake: FakeLinq, client: Client) -> None:
+    """So that a group compares equal however it was written."""
+    members = [f"+1415555010{i}" for i in (4, 1, 7, 2, 9, 3, 8)]
+    client.messages.create(to=members, message=text())
+    assert fake.sent[0].to == tuple(sorted(members))
+
+
 def test_two_spellings_of_one_handle_are_no_group(fake: FakeLinq, client: Client) -> None:
     """One distinct handle makes a direct chat."""
     chat = client.chats.create(from_=A, to=[EVE, EVE.upper()], message=text()).chat
@@ -963,6 +970,16 @@ def test_a_pair_is_limited_to_thirty_a_minute(
     client.chats.messages.send(chat, message=text())
     assert refusal(lambda: client.chats.messages.send(chat, message=text())).retry_after == 14
     assert len(fake.sent) == 31
+
+
+def test_a_wait_as_long_as_told_is_enough(clock: ManualClock, client: Client) -> None:
+    """After exactly `retry_after` seconds the next message passes."""
+    for _ in range(30):
+        client.chats.create(from_=A, to=[ANN], message=text())
+    clock.advance(59.0)
+    assert refusal(lambda: client.chats.create(from_=A, to=[ANN], message=text())).retry_after == 1
+    clock.advance(1.0)
+    client.chats.create(from_=A, to=[ANN], message=text())
 
 
 def test_the_limit_is_the_pairs_own(fake: FakeLinq, client: Client) -> None:
