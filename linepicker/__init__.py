@@ -1,5 +1,6 @@
 """From which of our phone lines may this message go out, and when?"""
 
+from linepicker.arouter import AsyncRouter
 from linepicker.errors import (
     AlreadySent,
     Blocked,
@@ -37,10 +38,12 @@ from linepicker.model import (
     Verdict,
 )
 from linepicker.policy import Policy
+from linepicker.router import Reservation, Router
 
 __all__ = [
     "AlreadySent",
     "Assignment",
+    "AsyncRouter",
     "Blocked",
     "Candidate",
     "Capacity",
@@ -67,6 +70,8 @@ __all__ = [
     "PolicyError",
     "Replied",
     "Reputation",
+    "Reservation",
+    "Router",
     "ServiceStatus",
     "SourceError",
     "StaleHealth",

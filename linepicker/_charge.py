@@ -14,7 +14,14 @@ from linepicker.policy import Policy
 
 
 def charge(
-    state: LineState, grant: Grant, policy: Policy, now: float, *, ident: int, max_delay: float
+    state: LineState,
+    grant: Grant,
+    policy: Policy,
+    now: float,
+    *,
+    ident: int,
+    max_delay: float,
+    message: bool = True,
 ) -> Spending:
     """The line's spending with this reservation on it."""
     spending, budget = state.spending.copy(), grant.budget
@@ -40,20 +47,21 @@ def charge(
             spending.new_mark, now, max(budget.new_gap, pace.new_gap), pace.new_burst, reach
         )
         spending.new_mark = max(mark, now) + budget.new_gap
-    mark = windows.trusted(
-        spending.message_mark,
-        now,
-        max(budget.message_gap, pace.message_gap),
-        pace.message_burst,
-        reach,
-    )
-    spending.message_mark = max(mark, now) + budget.message_gap
-    windows.add_message(spending, grant.send_at, now)
+    if message:
+        mark = windows.trusted(
+            spending.message_mark,
+            now,
+            max(budget.message_gap, pace.message_gap),
+            pace.message_burst,
+            reach,
+        )
+        spending.message_mark = max(mark, now) + budget.message_gap
+        windows.add_message(spending, grant.send_at, now)
     ahead = grant.send_at - now
     spending.reach = max(
         ahead and max_delay, spending.reach if _marks_ahead(spending, now) else 0.0
     )
-    if state.standing.probation:
+    if message and state.standing.probation:
         spending.probe, spending.probe_at = ident, grant.send_at
     return spending
 

@@ -363,3 +363,19 @@ def _nobody(request: Request, fleet: FleetView, now: float, leaving: str | None)
     if first is None:
         return Refusal("no_line", "not_in_fleet")
     return Refusal("no_line", first.excluded or "pace", first.opens_at)
+
+
+def decide_move(
+    request: Request, fleet: FleetView, contact: Contact, now: float
+) -> Grant | Refusal:
+    """Where a recipient goes whom somebody wants to move: to *request.line*, or to the best other line."""
+    if request.line is None:
+        return _new(request, fleet, now, leaving=contact.number)
+    answer = _pinned(request, fleet, request.line, now)
+    state = fleet.state(request.line)
+    full = moves_full(state, now) if state is not None else None
+    if isinstance(answer, Grant) and full is not None:
+        return Refusal("not_now", "moves", full, request.line, "moved")
+    if isinstance(answer, Grant):
+        answer.kind, answer.moved_from = "moved", contact.number
+    return answer

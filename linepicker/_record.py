@@ -30,6 +30,9 @@ NEWEST_READABLE: Final = FORMAT + 1
 PAIR: Final = 60.0
 """Linq counts the messages of a sender-recipient pair per 60 s (Rate Limits)."""
 
+HISTORY_KEPT: Final = 10
+"""How many earlier lines of a recipient are remembered."""
+
 EPOCH: Final = "epoch"
 
 

@@ -98,14 +98,10 @@ def _finite(instance: object, attribute: attrs.Attribute[Any], value: float | No
 
 def _number(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
     if not isinstance(value, str) or _E164.fullmatch(value) is None:
-        raise ValueError(
-            f"{attribute.name} must be E.164, a '+' and 7 to 15 digits, got {value!r}"
-        )
+        raise ValueError(f"{attribute.name} must be E.164, a '+' and 7 to 15 digits, got {value!r}")
 
 
-def _optional_number(
-    instance: object, attribute: attrs.Attribute[Any], value: str | None
-) -> None:
+def _optional_number(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
     if value is not None:
         _number(instance, attribute, value)
 

@@ -1,0 +1,364 @@
+"""What both routers share: how arguments become requests, and requests flows. No I/O; time and chance are handed in."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from typing import Any, Final
+
+import attrs
+from cachetools import LRUCache
+
+from linepicker import _record as records
+from linepicker import _upkeep as upkeep
+from linepicker._asks import Flow, Made, Read, Who
+from linepicker._core import Request
+from linepicker._flow import preview, reserve
+from linepicker._update import absorb
+from linepicker._views import assignment, capacity, plan, view
+from linepicker.errors import SourceError
+from linepicker.fleet import Fleet, decode
+from linepicker.model import (
+    Assignment,
+    Capacity,
+    ChatHealth,
+    Decision,
+    Line,
+    LineAssigned,
+    LineChanged,
+    LineReleased,
+    LineView,
+    OptedIn,
+    OptedOut,
+    Outcome,
+    Plan,
+    Replied,
+    Report,
+    Verdict,
+)
+from linepicker.policy import Policy
+from linepicker.recipients import area_code, parse
+from linepicker.stores import Answer
+
+log = logging.getLogger("linepicker")
+
+SHORT_FETCH: Final = 2.0
+"""How long, in seconds, a call that has a snapshot waits for a newer one."""
+BATCH: Final = 500
+_POOL: Final = re.compile(r"[^/\x00-\x1f]{1,64}")
+_KEY_AT_MOST: Final = 255
+
+Item = tuple[Any, ...]
+
+
+class Desk:
+    """One router's fleet and what is derived from its arguments."""
+
+    def __init__(
+        self,
+        source: object,
+        policy: Policy | None,
+        pool: str,
+        seed: int | str | bytes | None,
+        epoch: str | None,
+    ) -> None:
+        if not isinstance(pool, str) or _POOL.fullmatch(pool) is None:
+            raise ValueError(f"pool must be 1 to 64 characters without '/', got {pool!r}")
+        self.static: list[Line] | None = None
+        if not hasattr(source, "fetch"):
+            if isinstance(source, str | bytes) or not isinstance(source, Iterable):
+                raise TypeError("source must have fetch(), or be an iterable of Line")
+            self.static = checked(source)
+        self.policy = policy or Policy()
+        self.pool, self._epoch = pool, epoch or ""
+        self.fleet = self.new_fleet()
+        self._source = source
+        self._classify: Callable[[object], object] | None = getattr(source, "classify", None)
+        self._seed = b"" if seed is None else repr(seed).encode()
+        self._people: LRUCache[object, Who] = LRUCache(100_000)
+        self.takes_limits = self.static is None and _takes_limits(source)
+
+    def new_fleet(self) -> Fleet:
+        """A fleet nothing is known of yet."""
+        fleet = Fleet(self.policy, self.pool, static=self.static is not None)
+        fleet.epoch = self._epoch
+        return fleet
+
+    def reload(self, policy: Policy) -> None:
+        """Another policy from the next call on."""
+        self.policy = policy
+        self._people.clear()
+        self.fleet.apply(policy)
+
+    # Arguments
+
+    def who(self, to: str | Iterable[str]) -> Who:
+        """The recipient. Raises InvalidRecipient."""
+        name: object = to if isinstance(to, str | tuple) else None
+        found: Who | None = self._people.get(name) if name is not None else None
+        if found is not None:
+            return found
+        recipient = parse(to, default_region=self.policy.default_region)
+        direct = None if recipient.is_group else recipient.handles[0]
+        near = self.policy.affinity.area_code < 1.0 and direct is not None
+        digest = blake2b(recipient.key.encode(), digest_size=8, key=self._key).digest()
+        who = Who(
+            recipient,
+            records.contact_key(self.pool, recipient.key),
+            None if direct is None else records.block_key(direct),
+            recipient.masked,
+            int.from_bytes(digest),
+            area_code(direct) if near and direct is not None else None,
+        )
+        if name is not None:
+            self._people[name] = who
+        return who
+
+    @property
+    def _key(self) -> bytes:
+        return blake2b(self._seed, digest_size=32).digest()
+
+    def request(
+        self,
+        who: Who,
+        *,
+        text: str | None = None,
+        line_type: str | None = None,
+        tags: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        override_optout: bool = False,
+        chat_health: str | None = None,
+    ) -> Request:
+        """The caller's wishes, checked. Raises ValueError naming the argument. *text* and *chat_health* are accepted, and
+        weigh nothing yet."""
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"text must be a string, got {type(text).__name__}")
+        if chat_health is not None:
+            ChatHealth(chat_health)
+        if max_delay is None:
+            max_delay = self.policy.pace.max_delay
+        elif not 0.0 <= max_delay < math.inf:
+            raise ValueError(f"max_delay must be 0 or more seconds, got {max_delay!r}")
+        if isinstance(tags, str) or isinstance(exclude, str):
+            raise ValueError("tags and exclude must be collections of strings, not one string")
+        if line is not None:
+            Line(line)
+        return Request(
+            who.recipient,
+            who.salt,
+            who.area,
+            line_type,
+            frozenset(tags) if tags else _NONE,
+            frozenset(exclude) if exclude else _NONE,
+            line,
+            max_delay,
+            inbound,
+            override_optout,
+        )
+
+    # Flows
+
+    def reserve(
+        self,
+        who: Who,
+        request: Request,
+        now: float,
+        made_id: str,
+        *,
+        key: str | None,
+        begun: Callable[[Made], None] | None,
+    ) -> Flow[Made]:
+        """A reservation."""
+        check_key(key)
+        if request.inbound and request.line is None:
+            return self._answering(who, request, now, made_id, key=key, begun=begun)
+        return reserve(self.fleet, request, who, now, made_id, key=key, begun=begun)
+
+    def _answering(
+        self,
+        who: Who,
+        request: Request,
+        now: float,
+        made_id: str,
+        *,
+        key: str | None,
+        begun: Callable[[Made], None] | None,
+    ) -> Flow[Made]:
+        yield from self._needs_line(who, request, now)
+        made: Made = yield from reserve(
+            self.fleet, request, who, now, made_id, key=key, begun=begun
+        )
+        return made
+
+    def _needs_line(self, who: Who, request: Request, now: float) -> Flow[None]:
+        if request.inbound and request.line is None:
+            contact = yield from upkeep.contact_of(self.fleet, who, now)
+            if contact is None:
+                raise ValueError(
+                    f"inbound=True needs line=: {who.masked} belongs to no line yet, so say where they wrote to"
+                )
+
+    def preview(self, who: Who, request: Request, now: float) -> Flow[Decision]:
+        """What a reservation would decide."""
+        yield from self._needs_line(who, request, now)
+        decision: Decision = yield from preview(self.fleet, request, who, now)
+        return decision
+
+    def report(self, report: Report, now: float) -> Flow[bool]:
+        """What is learned later."""
+        match report:
+            case LineChanged() | LineAssigned() | LineReleased():
+                return upkeep.report_line(self.fleet, report, now)
+            case OptedOut() | OptedIn():
+                back = isinstance(report, OptedIn)
+                who = self.who(report.to)
+                return upkeep.report_person(self.fleet, who, now, at=report.at, back=back)
+            case Replied():
+                return upkeep.report_reply(
+                    self.fleet,
+                    self.who(report.to),
+                    now,
+                    number=report.number,
+                    text=report.text,
+                    at=report.at,
+                    event_id=report.event_id,
+                )
+        return self._receipt(report.number, now)
+
+    def _receipt(self, number: str | None, now: float) -> Flow[bool]:
+        """Receipts and chat health are taken, and weigh nothing yet."""
+        yield from upkeep.ready(self.fleet, now)
+        return number is None or self.fleet.state(number) is not None
+
+    def lines(self, now: float) -> Flow[list[LineView]]:
+        """Every line as it stands, its records read anew."""
+        now = yield from self._read_all(now)
+        return [view(state, self.fleet, now) for _, state in self.fleet.states()]
+
+    def capacity(self, now: float, horizon: float) -> Flow[Capacity]:
+        """How much fits."""
+        now = yield from self._read_all(now)
+        return capacity(self.fleet, now, horizon)
+
+    def plan(
+        self, recipients: Iterable[str | Iterable[str]], now: float, deadline: float
+    ) -> Flow[Plan]:
+        """Who, from where, when."""
+        people = [self.who(to) for to in recipients]
+        now = yield from self._read_all(now)
+        lines: dict[str, str] = {}
+        for batch in batches([who.contact_key for who in people]):
+            answer: Answer = yield Read(batch)
+            for key, record in answer.records.items():
+                contact = decode(key, record)
+                if contact is not None:
+                    lines[key] = contact.number
+        wanted = [(who.recipient.to, lines.get(who.contact_key)) for who in people]
+        return plan(self.fleet, wanted, now, deadline)
+
+    def assignment(self, who: Who, now: float) -> Flow[Assignment | None]:
+        """A recipient's line."""
+        contact = yield from upkeep.contact_of(self.fleet, who, now)
+        if contact is None:
+            return None
+        return assignment(who.recipient.to, contact.number, contact.since, contact.history)
+
+    def assign(self, items: Iterable[Item], now: float, *, keep: bool) -> Flow[int]:
+        """Assign in batches; how many are new."""
+        new = 0
+        for batch in batches(self._belongs(item) for item in items):
+            new += yield from upkeep.assign(self.fleet, batch, now, keep=keep)
+        return new
+
+    def _belongs(self, item: Item) -> upkeep.Belongs:
+        to, number, *more = item
+        since, chat_id = (*more, None, None)[:2]
+        return upkeep.Belongs(self.who(to), Line(number).number, since, chat_id)
+
+    def _read_all(self, now: float) -> Flow[float]:
+        now = yield from upkeep.ready(self.fleet, now)
+        if self.fleet.polled_at is None:
+            raise self.fleet.last_error or SourceError("no list of lines has been read yet")
+        answer: Answer = yield Read(list(self.fleet.versions()))
+        absorb(self.fleet, answer)
+        self.fleet.at(now)
+        return now
+
+    # Results
+
+    def verdict(self, value: object, error: Exception | None) -> Verdict:
+        """What a send's result means."""
+        found: object = None
+        if self._classify is not None:
+            try:
+                found = self._classify(value if error is None else error)
+            except Exception:
+                log.exception("classify failed; the message counts as UNKNOWN")
+                found = Outcome.UNKNOWN
+        if isinstance(found, Verdict):
+            return found
+        if isinstance(found, str):
+            return Verdict(Outcome(found))
+        return Verdict(Outcome.SENT if error is None else Outcome.UNKNOWN)
+
+
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+def check_key(key: str | None) -> None:
+    """Raises ValueError for what can't be a key."""
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= _KEY_AT_MOST):
+        raise ValueError(f"key must be a string of 1 to {_KEY_AT_MOST} characters")
+
+
+def checked(lines: object) -> list[Line]:
+    """A source's answer, if it is one. Raises SourceError."""
+    if not isinstance(lines, Iterable):
+        raise SourceError(f"fetch() must give lines, got {type(lines).__name__}")
+    found = list(lines)
+    numbers = set()
+    for line in found:
+        if not isinstance(line, Line):
+            raise SourceError(f"fetch() must give Line objects, got {type(line).__name__}")
+        if line.number in numbers:
+            raise SourceError(f"fetch() gave {line.number} twice")
+        numbers.add(line.number)
+    return found
+
+
+def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """The items, so many at a time."""
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _takes_limits(source: Any) -> bool:
+    try:
+        names = inspect.signature(source.fetch).parameters
+    except (TypeError, ValueError):
+        return False
+    return "timeout" in names and "attempts" in names
+
+
+@attrs.define
+class Begun:
+    """What a call had begun when it was torn away: taken back, unless the caller's function was running."""
+
+    made: Made | None = None
+    calling: bool = False
+
+    def __call__(self, made: Made) -> None:
+        self.made, self.calling = made, False

@@ -1,0 +1,498 @@
+"""One send told once: reserve, preview, check, and the whole story around the caller's function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+
+from linepicker import _record as records
+from linepicker._asks import (
+    ATTEMPTS,
+    Call,
+    Called,
+    Dice,
+    Flow,
+    Made,
+    NewId,
+    Now,
+    Read,
+    Sleep,
+    Swap,
+    Who,
+    ident_of,
+)
+from linepicker._charge import charge
+from linepicker._core import Grant, Refusal, Request, decide, decide_move, look_at_all
+from linepicker._line import exclusion, new_exclusion
+from linepicker._record import EPOCH, HISTORY_KEPT, Contact, Ticket
+from linepicker._settle import settle_or_keep, undo
+from linepicker._update import absorb, busy
+from linepicker._upkeep import ready
+from linepicker._windows import DAY
+from linepicker.errors import (
+    AlreadySent,
+    Blocked,
+    Held,
+    NoLine,
+    NotNow,
+    StaleHealth,
+    StoreError,
+)
+from linepicker.fleet import Fleet, decode
+from linepicker.model import Candidate, Decision, Outcome
+from linepicker.stores import SAME, Answer, Record, Write
+
+_ERRORS: Final[Mapping[str, type[NoLine | Held | NotNow | StaleHealth]]] = {
+    "no_line": NoLine,
+    "held": Held,
+    "not_now": NotNow,
+    "stale": StaleHealth,
+}
+
+
+def refused(decision: Decision) -> Blocked | NoLine | Held | NotNow | StaleHealth:
+    """The error that a refusal is raised as."""
+    subject = f"{decision.to} on {decision.number}" if decision.number else decision.to
+    text = f"{subject}: {decision.outcome} ({decision.reason})"
+    if decision.outcome == "blocked":
+        return Blocked(text, decision=decision)
+    assert decision.retry_at is not None
+    error = _ERRORS[decision.outcome]
+    return error(text, decision=decision, retry_at=decision.retry_at)
+
+
+# Reserving
+
+
+def reserve(
+    fleet: Fleet,
+    request: Request,
+    who: Who,
+    now: float,
+    made_id: str,
+    *,
+    key: str | None = None,
+    begun: Callable[[Made], None] | None = None,
+) -> Flow[Made]:
+    """Choose, charge, and promise; or raise a refusal. *begun* is told of a reservation before it is written."""
+    now = yield from ready(fleet, now)
+    ticket_key = key and records.ticket_key(fleet.pool, key)
+    ticket_version, fresh = 0, set[str]()
+    for attempt in range(ATTEMPTS):
+        if attempt > 1:
+            dice: float = yield Dice()
+            yield Sleep(min(0.25, 0.001 * 2 ** min(attempt, 8)) * dice)
+            now = yield Now()
+        while True:
+            contact_version, contact = fleet.person(who.contact_key) or (0, None)
+            block_version, block = (who.block_key and fleet.person(who.block_key)) or (0, None)
+            fleet.at(now)
+            choice = decide(request, fleet, contact, block, now)
+            if isinstance(choice, Grant):
+                break
+            decision = _decision(fleet, request, who, choice, now)
+            unread = (
+                []
+                if choice.outcome == "stale"
+                else list(
+                    each for each in _behind(fleet, who, choice, ticket_key) if each not in fresh
+                )
+            )
+            if not unread:
+                raise _with_cause(refused(decision), fleet)
+            answer: Answer = yield Read(unread)
+            fresh.update(unread)
+            absorb(fleet, answer)
+            if ticket_key is not None and ticket_key in answer.records:
+                earlier, ticket_version = _earlier(answer.records[ticket_key], who, key, now)
+                if earlier is not None:
+                    return earlier
+        number = choice.number
+        state = fleet.state(number)
+        assert state is not None
+        ident = ident_of(made_id)
+        spending = charge(
+            state, choice, fleet.policy, now, ident=ident, max_delay=request.max_delay
+        )
+        after = _contacted(contact, choice, now, ident)
+        made = Made(
+            made_id,
+            who,
+            number,
+            choice.kind,
+            choice.send_at,
+            _granted(who, choice, now),
+            choice.moved_from,
+            after.chats.get(number),
+            key,
+            override_optout=request.override_optout,
+        )
+        spending_key, standing_key = records.spending_key(number), records.standing_key(number)
+        writes = [
+            Write(spending_key, fleet.version(spending_key), spending.encode()),
+            Write(who.contact_key, contact_version, after.encode()),
+            Write(standing_key, fleet.version(standing_key), SAME),
+            Write(EPOCH, fleet.epoch_version, SAME),
+        ]
+        if who.block_key is not None:
+            writes.append(Write(who.block_key, block_version, SAME))
+        if ticket_key is not None:
+            ticket = Ticket(
+                made_id,
+                who.recipient.key,
+                number,
+                choice.kind,
+                choice.send_at,
+                now,
+                moved_from=choice.moved_from,
+            )
+            writes.append(
+                Write(ticket_key, ticket_version, records.encode_small(ticket), now + DAY)
+            )
+        if begun is not None:
+            begun(made)
+        try:
+            answer = yield Swap(writes, {} if choice.kind == "known" else Seen(fleet))
+        except StoreError as error:
+            if error.unknown and (yield from _went_in(fleet, who, ident)):
+                return made
+            raise
+        if answer.applied:
+            fleet.wrote(spending_key, answer.records[spending_key].version, spending)
+            fleet.wrote(who.contact_key, answer.records[who.contact_key].version, after)
+            return made
+        absorb(fleet, answer)
+        if ticket_key is not None and ticket_key in answer.records:
+            earlier, ticket_version = _earlier(answer.records[ticket_key], who, key, now)
+            if earlier is not None:
+                return earlier
+    raise busy()
+
+
+def _went_in(fleet: Fleet, who: Who, ident: int) -> Flow[bool]:
+    """Whether a swap whose answer was lost was applied after all."""
+    answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.versions()])
+    absorb(fleet, answer)
+    _, contact = fleet.person(who.contact_key) or (0, None)
+    return contact is not None and ident in contact.ids
+
+
+def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decision]:
+    """What `reserve` would decide, writing nothing."""
+    now = yield from ready(fleet, now, write=False)
+    choice: Grant | Refusal
+    if fleet.polled_at is None:
+        choice = Refusal("stale", "stale")
+    else:
+        keys = [who.contact_key, *fleet.versions()]
+        if who.block_key is not None:
+            keys.append(who.block_key)
+        answer: Answer = yield Read(keys)
+        absorb(fleet, answer)
+        _, contact = fleet.person(who.contact_key) or (0, None)
+        _, block = (who.block_key and fleet.person(who.block_key)) or (0, None)
+        fleet.at(now)
+        choice = decide(request, fleet, contact, block, now)
+    if isinstance(choice, Refusal):
+        return _decision(fleet, request, who, choice, now)
+    leaving = choice.moved_from
+    return attrs.evolve(
+        _granted(who, choice, now),
+        candidates=tuple(look_at_all(request, fleet, now, leaving)),
+    )
+
+
+def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> Flow[None]:
+    """Give a recipient another line now. It is charged there as a new conversation, but no message goes out."""
+    now = yield from ready(fleet, now)
+    for _ in range(ATTEMPTS):
+        answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.versions()])
+        absorb(fleet, answer)
+        contact_version, contact = fleet.person(who.contact_key) or (0, None)
+        if contact is None:
+            raise ValueError(f"{who.masked} belongs to no line yet: assign() gives them one")
+        if request.line == contact.number:
+            return
+        fleet.at(now)
+        choice = decide_move(request, fleet, contact, now)
+        if isinstance(choice, Refusal):
+            raise refused(_decision(fleet, request, who, choice, now))
+        state = fleet.state(choice.number)
+        assert state is not None
+        spending = charge(
+            state,
+            choice,
+            fleet.policy,
+            now,
+            ident=ident_of(made_id),
+            max_delay=request.max_delay,
+            message=False,
+        )
+        after = _moved(contact, choice, now, opened=0)
+        spending_key = records.spending_key(choice.number)
+        standing_key = records.standing_key(choice.number)
+        writes = [
+            Write(spending_key, fleet.version(spending_key), spending.encode()),
+            Write(standing_key, fleet.version(standing_key), SAME),
+            Write(who.contact_key, contact_version, after.encode()),
+            Write(EPOCH, fleet.epoch_version, SAME),
+        ]
+        answer = yield Swap(writes, {})
+        if answer.applied:
+            fleet.wrote(spending_key, answer.records[spending_key].version, spending)
+            fleet.wrote(who.contact_key, answer.records[who.contact_key].version, after)
+            return
+        absorb(fleet, answer)
+    raise busy()
+
+
+class Seen(Mapping[str, int]):
+    """The versions held of the lines that rank best, worked out only where a store wants them."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def _keys(self) -> list[str]:
+        names = (records.standing_key, records.spending_key)
+        return [name(number) for number in self._fleet.best() for name in names]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys())
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def __getitem__(self, key: str) -> int:
+        return self._fleet.versions()[key]
+
+
+def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int) -> Contact:
+    """The recipient's record with this reservation on it."""
+    if contact is None:
+        contact = Contact(grant.number, now, opened=ident)
+    elif grant.kind == "moved":
+        contact = _moved(contact, grant, now, opened=ident)
+    return contact.messaged(grant.send_at, now, ident)
+
+
+def _moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contact:
+    history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
+    lines = {grant.number, *(line for line, _ in history)}
+    return contact.changed(
+        number=grant.number,
+        since=now,
+        history=history,
+        chats={line: chat for line, chat in contact.chats.items() if line in lines},
+        opened=opened,
+        made=0,
+        wait_until=0.0,
+    )
+
+
+def _granted(who: Who, grant: Grant, now: float) -> Decision:
+    chosen = grant.chosen or (Candidate(grant.number, 1.0, slot=grant.send_at),)
+    return Decision(
+        "reserved",
+        grant.number,
+        grant.kind,
+        None,
+        None,
+        grant.send_at - now,
+        chosen,
+        now,
+        who.masked,
+        grant.moved_from,
+    )
+
+
+def _decision(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now: float) -> Decision:
+    retry_at = refusal.retry_at
+    if retry_at is None and refusal.outcome != "blocked":
+        retry_at = now + fleet.policy.health.ttl
+        if refusal.outcome == "stale":
+            retry_at = max(retry_at, min(fleet.next_try, now + fleet.policy.health.max_age))
+    leaving = refusal.number if refusal.outcome == "held" and refusal.kind == "known" else None
+    candidates = (
+        attrs.evolve(each, excluded=refusal.reason, opens_at=refusal.retry_at, score=0.0)
+        if each.number == refusal.number
+        else each
+        for each in look_at_all(request, fleet, now, leaving)
+    )
+    return Decision(
+        refusal.outcome,
+        refusal.number,
+        refusal.kind,
+        refusal.reason,
+        retry_at,
+        0.0,
+        tuple(candidates),
+        now,
+        who.masked,
+    )
+
+
+def _behind(fleet: Fleet, who: Who, refusal: Refusal, ticket_key: str | None) -> Iterator[str]:
+    """The keys of the records that a refusal rests on."""
+    yield who.contact_key
+    if who.block_key is not None:
+        yield who.block_key
+    if ticket_key is not None:
+        yield ticket_key
+    yield EPOCH
+    if refusal.outcome == "not_now" and refusal.number is not None:
+        yield records.standing_key(refusal.number)
+        yield records.spending_key(refusal.number)
+    elif refusal.outcome != "blocked":
+        yield from fleet.versions()
+
+
+def _earlier(found: Record, who: Who, key: str | None, now: float) -> tuple[Made | None, int]:
+    """The reservation a key already stands for, if it still does, and the version of the key's record."""
+    ticket: Ticket | None = decode("key/", found)
+    if ticket is None or now >= ticket.made_at + DAY:
+        return None, found.version
+    if ticket.to != who.recipient.key:
+        raise ValueError(f"key {key!r} stands for a message to another recipient")
+    if ticket.outcome in ("NOT_SENT", "LINE_REFUSED", "RECIPIENT_REFUSED"):
+        return None, found.version
+    kind: Any = ticket.kind
+    decision = Decision(
+        "reserved",
+        ticket.number,
+        kind,
+        None,
+        None,
+        max(0.0, ticket.send_at - now),
+        (),
+        now,
+        who.masked,
+        ticket.moved_from,
+    )
+    return Made(
+        ticket.id,
+        who,
+        ticket.number,
+        kind,
+        ticket.send_at,
+        decision,
+        ticket.moved_from,
+        None,
+        key,
+        Outcome.SENT if ticket.outcome == "SENT" else None,
+        resumed=True,
+    ), found.version
+
+
+def _with_cause(error: Exception, fleet: Fleet) -> Exception:
+    if isinstance(error, StaleHealth):
+        error.__cause__ = fleet.last_error
+    return error
+
+
+# Checking
+
+
+def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
+    """Read line and recipient anew; if a gate now forbids the send, give the reservation back and raise."""
+    who, number = made.who, made.number
+    keys = [
+        who.contact_key,
+        records.standing_key(number),
+        records.spending_key(number),
+        EPOCH,
+        *((who.block_key,) if who.block_key else ()),
+    ]
+    answer: Answer = yield Read(keys)
+    absorb(fleet, answer)
+    _, contact = fleet.person(who.contact_key) or (0, None)
+    _, block = (who.block_key and fleet.person(who.block_key)) or (0, None)
+    state, refusal = fleet.state(number), None
+    fleet.at(now)
+    code = block.code if block and not made.override_optout else None
+    if code is not None:
+        refusal = Refusal("blocked", code, None, number, made.kind)
+    elif state is None:
+        refusal = Refusal("held", "not_in_fleet", None, number, made.kind)
+    elif contact is None or contact.number != number:
+        refusal = Refusal("held", "excluded", None, number, made.kind)
+    else:
+        gate = exclusion if made.kind == "known" else new_exclusion
+        code, ends = gate(state, now, mine=made.ident)
+        if code is not None:
+            retry_at = None if ends == float("inf") else ends
+            refusal = Refusal("held", code, retry_at, number, made.kind)
+    if refusal is not None:
+        yield from undo(fleet, made, now)
+        request = Request(who.recipient)
+        raise refused(_decision(fleet, request, who, refusal, now))
+
+
+# Sending
+
+
+class Reserving(Protocol):
+    """How `send` gets its reservations."""
+
+    def __call__(
+        self,
+        who: Who,
+        request: Request,
+        now: float,
+        made_id: str,
+        *,
+        key: str | None,
+        begun: Callable[[Made], None] | None,
+    ) -> Flow[Made]:
+        """A reservation."""
+        ...
+
+
+def send(
+    fleet: Fleet,
+    request: Request,
+    who: Who,
+    now: float,
+    *,
+    reserving: Reserving,
+    key: str | None,
+    max_wait: float | None,
+    begun: Callable[[Made], None],
+) -> Flow[Any]:
+    """Reserve, wait, check, call, settle; fail over a new conversation whose line refused, to at most three lines."""
+    waited, tried, cause = 0.0, 0, None
+    while True:
+        made_id: str = yield NewId()
+        try:
+            made = yield from reserving(who, request, now, made_id, key=key, begun=begun)
+        except (NoLine, Held, NotNow) as refusal:
+            now = yield Now()
+            wait = max(0.0, refusal.retry_at - now)
+            if max_wait is None or waited + wait > max_wait:
+                raise refusal from cause
+            yield Sleep(wait)
+            waited, now = waited + wait, (yield Now())
+            continue
+        begun(made)
+        now = yield Now()
+        if made.outcome is Outcome.SENT:
+            raise AlreadySent("the message with this key has been sent", reservation=made)
+        if made.send_at > now:
+            waited += made.send_at - now
+            yield Sleep(made.send_at - now)
+            now = yield Now()
+            yield from check(fleet, made, now)
+        called: Called = yield Call(made)
+        now = yield Now()
+        if made.outcome is None:
+            yield from settle_or_keep(fleet, made, called.verdict, now)
+        tried += 1
+        if made.outcome is Outcome.LINE_REFUSED and made.kind == "new" and tried < 3:
+            if request.line is None:
+                request = attrs.evolve(request, exclude=request.exclude | {made.number})
+                cause = called.error
+                continue
+        if called.error is not None:
+            raise called.error
+        return called.value

@@ -1,0 +1,132 @@
+"""What became of a reservation, written: outcomes, give-backs, and what a store outage left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from linepicker import _record as records
+from linepicker._asks import Flow, Made
+from linepicker._charge import give_back
+from linepicker._record import HISTORY_KEPT, Block, Contact, Ticket
+from linepicker._update import update
+from linepicker._windows import DAY
+from linepicker.errors import StoreError
+from linepicker.fleet import Fleet
+from linepicker.model import Outcome, Verdict
+
+PAIR_WAIT: Final = 60.0
+"""How long a pair waits after a rate limit that names no time: Linq counts per 60 s."""
+
+
+def settle(
+    fleet: Fleet,
+    made: Made,
+    verdict: Verdict,
+    now: float,
+) -> Flow[None]:
+    """Write what became of a reservation, as far as anything has to be written."""
+    outcome, number = verdict.outcome, made.number
+    spending_key, standing_key = records.spending_key(number), records.standing_key(number)
+    undone = outcome in (Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED)
+    state = fleet.state(number)
+    on_probation = state is not None and state.standing.probation
+    if not (undone or on_probation or made.key or outcome is Outcome.RATE_LIMITED):
+        if outcome is not Outcome.SENT or verdict.chat_id in (None, made.chat_id):
+            return
+    ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
+    keys = [made.who.contact_key, made.who.block_key, ticket_key, spending_key, standing_key]
+    yield from update(
+        fleet,
+        [key for key in keys if key is not None],
+        lambda was: _settled(fleet, made, verdict, now, was),
+        expires={} if ticket_key is None else {ticket_key: now + DAY},
+    )
+
+
+def _settled(
+    fleet: Fleet, made: Made, verdict: Verdict, now: float, was: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The records concerned, as they are after a verdict."""
+    outcome, number, who = verdict.outcome, made.number, made.who
+    spending_key, standing_key = records.spending_key(number), records.standing_key(number)
+    after = dict(was)
+    contact: Contact | None = after[who.contact_key]
+    spending = after[spending_key] or records.Spending()
+    standing = after[standing_key] or records.Standing(first_seen=now)
+    if outcome in (Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED):
+        after[spending_key], after[who.contact_key] = give_back(
+            spending, contact, made.kind, made.ident, now
+        )
+        if after[spending_key] is spending:
+            after[spending_key] = was[spending_key]
+    elif contact is not None:
+        after[who.contact_key] = _taught(contact, made, verdict, now)
+    if outcome is Outcome.LINE_REFUSED:
+        known = verdict.retry_after is not None
+        pause = verdict.retry_after if known else fleet.policy.recovery.ineligible
+        after[standing_key] = attrs.evolve(
+            standing,
+            out_until=max(standing.out_until, now + max(0.0, pause or 0.0)),
+            probation=standing.probation or not known,
+        )
+    elif outcome is Outcome.SENT and standing.probation and spending.probe == made.ident:
+        after[standing_key] = attrs.evolve(standing, probation=False, out_until=0.0)
+    if spending.probe == made.ident and after[spending_key] is not None:
+        cleared = after[spending_key].copy()
+        cleared.probe = 0
+        after[spending_key] = cleared
+    if outcome is Outcome.RECIPIENT_REFUSED and who.block_key is not None:
+        block = after[who.block_key] or Block()
+        after[who.block_key] = attrs.evolve(block, refused=max(now, block.refused or now))
+    if made.key is not None:
+        ticket_key = records.ticket_key(fleet.pool, made.key)
+        ticket: Ticket | None = after[ticket_key]
+        if ticket is not None and ticket.id == made.id and ticket.outcome != "SENT":
+            after[ticket_key] = attrs.evolve(ticket, outcome=str(outcome))
+    return after
+
+
+def _taught(contact: Contact, made: Made, verdict: Verdict, now: float) -> Contact:
+    """The contact with what a message that went out (or may have) taught."""
+    left_from = verdict.number or made.number
+    if verdict.outcome is Outcome.RATE_LIMITED:
+        pause = PAIR_WAIT if verdict.retry_after is None else max(0.0, verdict.retry_after)
+        return attrs.evolve(contact, wait_until=max(contact.wait_until, now + pause))
+    if verdict.outcome is Outcome.SENT and contact.number == made.number != left_from:
+        history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
+        contact = contact.changed(number=left_from, since=now, history=history, opened=0)
+    if verdict.chat_id is not None and contact.chats.get(left_from) != verdict.chat_id:
+        contact = contact.changed(chats={**contact.chats, left_from: verdict.chat_id})
+    return contact
+
+
+def undo(fleet: Fleet, made: Made, now: float) -> Flow[None]:
+    """Take back a reservation of which it is not known whether it was written: what is not there is left alone."""
+    if made.outcome is None and not made.resumed:
+        made.outcome = Outcome.NOT_SENT
+        yield from settle(fleet, made, Verdict(Outcome.NOT_SENT), now)
+
+
+def flush(fleet: Fleet, now: float) -> Flow[None]:
+    """Write the settlements that a store outage left behind; those that fail again stay behind."""
+    for _ in range(len(fleet.late)):
+        made, verdict = fleet.late.popleft()
+        try:
+            yield from settle(fleet, made, verdict, now)
+        except StoreError:
+            fleet.late.appendleft((made, verdict))
+            return
+
+
+def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[None]:
+    """Settle; what the store won't take now is kept for the next call."""
+    made.outcome = verdict.outcome
+    try:
+        yield from settle(fleet, made, verdict, now)
+    except StoreError:
+        if len(fleet.late) == fleet.late.maxlen:
+            fleet.lost += 1
+        fleet.late.append((made, verdict))

@@ -1,0 +1,79 @@
+"""Read, change, swap: how every record but a reservation's is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from linepicker._asks import ATTEMPTS, Dice, Flow, Read, Sleep, Swap
+from linepicker._record import EPOCH, Block, FleetRecord, Ticket, encode_small
+from linepicker.errors import StoreError
+from linepicker.fleet import Fleet, decode
+from linepicker.stores import SAME, Answer, Write
+
+
+def absorb(fleet: Fleet, answer: Answer) -> None:
+    """Take in what a store answered. Raises StoreError if it is another store than before."""
+    epoch = answer.records.get(EPOCH)
+    if epoch is not None and epoch.version != fleet.epoch_version:
+        raise StoreError(
+            "the store is not the one this router began with: it was wiped, restored or replaced. "
+            "Bring the old store back, or start anew with a new router"
+        )
+    fleet.learn(answer.records)
+
+
+def update(
+    fleet: Fleet,
+    keys: Sequence[str],
+    change: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
+    *,
+    expires: Mapping[str, float] = {},
+) -> Flow[bool]:
+    """Give the records at *keys* the values that *change* makes of them, all or none. False: it changed nothing.
+
+    *change* is a pure function of the decoded records (None where there is none); it is asked anew when somebody else
+    wrote meanwhile. Raises StoreError after too many such races, and whatever *change* raises.
+    """
+    for attempt in range(ATTEMPTS):
+        if attempt > 1:
+            dice: float = yield Dice()
+            yield Sleep(0.01 * dice)
+        answer: Answer = yield Read([*keys, EPOCH])
+        absorb(fleet, answer)
+        found = answer.records
+        was = {key: decode(key, found[key]) for key in keys}
+        after = change(was)
+        if after is None:
+            return False
+        writes = [
+            Write(key, found[key].version, encoded(value), expires.get(key))
+            for key, value in after.items()
+            if value != was[key]
+        ]
+        if not writes:
+            return False
+        answer = yield Swap([*writes, Write(EPOCH, fleet.epoch_version, SAME)], {})
+        if answer.applied:
+            for key, _, value, _ in writes:
+                version = 0 if value is None else answer.records[key].version
+                fleet.wrote(key, version, after[key])
+            return True
+    raise busy()
+
+
+def busy() -> StoreError:
+    """What is raised when others always wrote in between."""
+    return StoreError(
+        f"{ATTEMPTS} attempts met other writers each time: the store is busier than this library is made for"
+    )
+
+
+def encoded(record: Any) -> bytes | None:
+    """The bytes of any record."""
+    if record is None or isinstance(record, bytes):
+        return record
+    if isinstance(record, Block | FleetRecord | Ticket):
+        return encode_small(record)
+    raw: bytes = record.encode()
+    return raw

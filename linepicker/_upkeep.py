@@ -1,0 +1,404 @@
+"""What keeps the fleet true: opening the store, polls, reports, and the operator's and the importer's verbs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from linepicker import _record as records
+from linepicker import _windows as windows
+from linepicker._asks import (
+    ATTEMPTS,
+    Dice,
+    Fetch,
+    Fetched,
+    Flow,
+    Lead,
+    NewId,
+    Now,
+    Read,
+    Say,
+    Sleep,
+    Swap,
+    Who,
+)
+from linepicker._observations import DRIFT
+from linepicker._record import EPOCH, Block, Contact, Spending, Standing
+from linepicker._settle import flush
+from linepicker._update import absorb, busy, encoded, update
+from linepicker.errors import SourceError, StoreError
+from linepicker.fleet import Fleet, Held, decode
+from linepicker.model import (
+    Line,
+    LineAssigned,
+    LineChanged,
+    LineReleased,
+)
+from linepicker.stores import SAME, Answer, Write
+
+EVENTS_KEPT: Final = 2 * 86400.0
+"""How long, in seconds, an event id is remembered. Linq retries for at most about half an hour."""
+
+_KEYWORDS: Final = frozenset({"STOP", "UNSUBSCRIBE", "OPTOUT", "CANCEL", "END", "QUIT"})
+_OPT_OUT: Final = re.compile(r"opt[ -]?out", re.IGNORECASE)
+
+
+def is_opt_out(text: str) -> bool:
+    """Whether a whole message is an opt-out keyword as Linq defines them (chat health_status): exact upper case, but "opt
+    out" in any case, with or without a space or hyphen."""
+    said = text.strip()
+    return said in _KEYWORDS or _OPT_OUT.fullmatch(said) is not None
+
+
+def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
+    """Open the store, write what was left behind, and refresh a stale snapshot. Answers the moment it is then."""
+    if not fleet.epoch_version:
+        yield from _open(fleet, write=write)
+    if write and fleet.late:
+        yield from flush(fleet, now)
+    if write and fleet.owed is not None:
+        lines, issued = fleet.owed
+        yield from _absorb_poll(fleet, lines, issued, write=True)
+    if fleet.poll_due(now):
+        try:
+            yield from refresh(fleet, now, patient=False, write=write)
+        except SourceError:
+            if fleet.polled_at is None and fleet.last_error is None:
+                raise
+        now = yield Now()
+    return now
+
+
+def _open(fleet: Fleet, *, write: bool) -> Flow[None]:
+    """Learn which store this is; mark an empty one."""
+    answer: Answer = yield Read([EPOCH])
+    record = answer.records[EPOCH]
+    if record.value is None and not fleet.epoch:
+        if not write:
+            return
+        made: str = yield NewId()
+        answer = yield Swap([Write(EPOCH, 0, made.encode())], {})
+        if answer.applied:
+            fleet.epoch, fleet.epoch_version = made, answer.records[EPOCH].version
+            yield Say(f"the store is new: it knows no line or recipient (epoch {made})", 20)
+            return
+        record = answer.records[EPOCH]
+    found = (record.value or b"").decode(errors="replace")
+    if fleet.epoch and fleet.epoch != found:
+        raise StoreError(
+            f"this is not the store that was asked for: its epoch is {found or 'unset'}, not {fleet.epoch}. "
+            "Name the right store, or leave ?epoch= out to begin with this one"
+        )
+    fleet.epoch, fleet.epoch_version = found, record.version
+
+
+def left_over(fleet: Fleet, now: float) -> Flow[None]:
+    """Write what a store outage left behind."""
+    yield from flush(fleet, now)
+
+
+# Polls
+
+
+def refresh_now(fleet: Fleet, now: float) -> Flow[None]:
+    """Fetch the lines because somebody asked. Raises SourceError."""
+    if not fleet.epoch_version:
+        yield from _open(fleet, write=True)
+    yield from refresh(fleet, now, patient=True)
+
+
+def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> Flow[None]:
+    """Fetch the lines, unless another call just has. Raises SourceError."""
+    attempts = fleet.attempts
+    leads: bool = yield Lead(patient or fleet.polled_at is None)
+    if not leads:
+        return
+    flight = fleet.flight
+    assert flight is not None
+    try:
+        if fleet.attempts != attempts and not patient:
+            return
+        fetched: Fetched = yield Fetch(patient)
+        fleet.attempts += 1
+        fleet.tried_at = fetched.issued
+        if not fleet.believable(fetched.lines):
+            fleet.next_try = fetched.issued + fleet.policy.health.ttl
+            error = SourceError(
+                f"the list of lines shrank from {len(fleet)} to {len(fetched.lines)}: it counts when a second one says the same"
+            )
+            if fleet.polled_at is None:
+                fleet.next_try = fetched.issued
+            fleet.last_error = error
+            yield Say(str(error))
+            return
+        yield from _absorb_poll(fleet, fetched.lines, fetched.issued, write=write)
+    except SourceError as error:
+        fleet.attempts += 1
+        dice: float = yield Dice()
+        now = yield Now()
+        fleet.poll_failed(error, now, dice)
+        yield Say(f"the list of lines could not be read: {error}")
+        raise
+    except StoreError:
+        fleet.tried_at = -float("inf")
+        raise
+    finally:
+        flight.release()
+
+
+def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: bool) -> Flow[None]:
+    """Write what a list of lines changes, and make it the fleet. The first one is written in one swap with the fleet's
+    record, so that no second process takes its lines for newcomers."""
+    keys = [fleet.fleet_key, EPOCH]
+    for line in lines:
+        keys += (records.standing_key(line.number), records.spending_key(line.number))
+    for attempt in range(ATTEMPTS):
+        if attempt > 1:
+            dice: float = yield Dice()
+            yield Sleep(0.05 * dice)
+        answer: Answer = yield Read(keys)
+        absorb(fleet, answer)
+        first = fleet.record.first is None and bool(lines)
+        held, changed = _compare(fleet, lines, issued, answer, first=first)
+        record = fleet.repeated(issued, first=first)
+        if not write:
+            fleet.install(lines, held, issued)
+            fleet.owed = (list(lines), issued)
+            return
+        writes = [
+            Write(records.standing_key(number), held[number].standing_version, standing.encode())
+            for number, standing in changed.items()
+        ]
+        if record != fleet.record:
+            writes.append(Write(fleet.fleet_key, fleet.record_version, encoded(record)))
+        if writes:
+            writes.append(Write(EPOCH, fleet.epoch_version, SAME))
+            answer = yield Swap(writes, {})
+            if not answer.applied:
+                continue
+            for number, standing in changed.items():
+                key = records.standing_key(number)
+                held[number].standing = standing
+                held[number].standing_version = answer.records[key].version
+            if record != fleet.record:
+                fleet.wrote(fleet.fleet_key, answer.records[fleet.fleet_key].version, record)
+        fleet.install(lines, held, issued)
+        fleet.owed = None
+        return
+    raise busy()
+
+
+def _compare(
+    fleet: Fleet, lines: Sequence[Line], issued: float, answer: Answer, *, first: bool
+) -> tuple[dict[str, Held], dict[str, Standing]]:
+    """The lines' records as read, and the standings the poll changes."""
+    held, changed = {}, {}
+    for line in lines:
+        standing_key = records.standing_key(line.number)
+        spending_key = records.spending_key(line.number)
+        was, spent = answer.records[standing_key], answer.records[spending_key]
+        standing: Standing | None = decode(standing_key, was)
+        after = fleet.observed(line, standing, issued, first=first)
+        if after is not None:
+            changed[line.number] = after
+        held[line.number] = Held(
+            after or standing or Standing(),
+            was.version,
+            decode(spending_key, spent) or Spending(),
+            spent.version,
+        )
+    return held, changed
+
+
+# Reports
+
+
+def report_line(
+    fleet: Fleet, report: LineChanged | LineAssigned | LineReleased, now: float
+) -> Flow[bool]:
+    """What the provider says of a line. False: a duplicate, out of date, or not a line of the fleet."""
+    now = yield from ready(fleet, now)
+    if isinstance(report, LineAssigned):
+        fleet.hurry = True
+        return True
+    number = report.number
+    if fleet.state(number) is None:
+        return False
+    key = records.standing_key(number)
+
+    def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        record = was[fleet.fleet_key]
+        polls = record.polls if record else ()
+        after = _reported(fleet, was[key] or Standing(first_seen=now), polls, report, now)
+        return None if after is None else {key: after}
+
+    written: bool = yield from update(fleet, [key, fleet.fleet_key], change)
+    return written
+
+
+def _reported(
+    fleet: Fleet,
+    standing: Standing,
+    polls: Sequence[float],
+    report: LineChanged | LineReleased,
+    now: float,
+) -> Standing | None:
+    span = fleet.span
+    at = min(report.at, now)
+    if isinstance(report, LineReleased):
+        outdated = fleet.polled_at is not None and at + DRIFT < fleet.polled_at
+        if outdated or (standing.released is not None and standing.released >= at):
+            return None
+        return attrs.evolve(standing, released=now)
+    after = standing
+    if report.reputation is not None:
+        seen = standing.reputation.add_report(
+            str(report.reputation), at, now, polls=polls, span=span
+        )
+        after = attrs.evolve(after, reputation=seen or standing.reputation)
+    if report.status is not None:
+        seen = standing.status.add_report(str(report.status), at, now, polls=polls, span=span)
+        after = attrs.evolve(after, status=seen or standing.status)
+    return after if after != standing else None
+
+
+def report_person(fleet: Fleet, who: Who, now: float, *, at: float, back: bool) -> Flow[bool]:
+    """An opt-out (or, with *back*, a return) of one handle."""
+    now = yield from ready(fleet, now)
+    key = who.block_key
+    if key is None:
+        return False  # groups are never blocked
+    moment = min(at, now)
+    written: bool = yield from update(
+        fleet, [key], lambda was: {key: _turned(was[key] or Block(), moment, back=back)}
+    )
+    return written
+
+
+def _turned(block: Block, at: float, *, back: bool) -> Block:
+    if back:
+        return attrs.evolve(block, back=max(at, block.back or at))
+    return attrs.evolve(block, out=max(at, block.out or at))
+
+
+def report_reply(
+    fleet: Fleet,
+    who: Who,
+    now: float,
+    *,
+    number: str,
+    text: str | None,
+    at: float,
+    event_id: str | None,
+) -> Flow[bool]:
+    """A person wrote: a message on that line, an assignment if they have none, and a return unless it is an opt-out."""
+    now = yield from ready(fleet, now)
+    if fleet.state(number) is None:
+        return False
+    moment = min(at, now)
+    spending_key = records.spending_key(number)
+    event = records.event_key(event_id) if event_id else None
+
+    def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if event is not None and was[event] is not None:
+            return None
+        spending = (was[spending_key] or Spending()).copy()
+        windows.add_message(spending, moment, now)
+        after = {**was, spending_key: spending}
+        if was[who.contact_key] is None:
+            after[who.contact_key] = Contact(number, moment)
+        if who.block_key is not None:
+            block = was[who.block_key] or Block()
+            out = text is not None and is_opt_out(text)
+            if out or block.code:
+                after[who.block_key] = _turned(block, moment, back=not out)
+        if event is not None:
+            after[event] = b"\x01"
+        return after
+
+    keys = [key for key in (who.contact_key, who.block_key, spending_key, event) if key]
+    expires = {} if event is None else {event: now + EVENTS_KEPT}
+    written: bool = yield from update(fleet, keys, change, expires=expires)
+    return written
+
+
+# The operator's and the importer's verbs
+
+
+def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> Flow[None]:
+    """Pause, drain or resume a line."""
+    yield from ready(fleet, now)
+    if fleet.state(number) is None:
+        raise ValueError(f"{number} is not a line of this fleet")
+    key = records.standing_key(number)
+
+    def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+        standing = was[key] or Standing(first_seen=now)
+        return {key: attrs.evolve(standing, operator=state, reason=reason)}
+
+    yield from update(fleet, [key], change)
+
+
+def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:
+    """A recipient's contact, read anew."""
+    if not fleet.epoch_version:
+        yield from _open(fleet, write=False)
+    answer: Answer = yield Read([who.contact_key])
+    absorb(fleet, answer)
+    contact: Contact | None = decode(who.contact_key, answer.records[who.contact_key])
+    return contact
+
+
+@attrs.frozen
+class Belongs:
+    """That a recipient belongs to a line."""
+
+    who: Who
+    number: str
+    since: float | None = None
+    chat_id: str | None = None
+
+
+def assign(fleet: Fleet, wanted: Iterable[Belongs], now: float, *, keep: bool) -> Flow[int]:
+    """Assign recipients in one swap; how many had no line before. Raises ValueError where one has another line, unless
+    *keep* leaves those as they are."""
+    if not fleet.epoch_version:
+        yield from _open(fleet, write=True)
+    mine = {each.who.contact_key: each for each in wanted}
+    if not mine:
+        return 0
+    new = 0
+
+    def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+        nonlocal new
+        after = {key: _belonging(each, was[key], now, keep=keep) for key, each in mine.items()}
+        new = sum(contact is None for contact in was.values())
+        return after
+
+    written: bool = yield from update(fleet, list(mine), change)
+    return new if written else 0
+
+
+def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bool) -> Contact:
+    chats = {wanted.number: wanted.chat_id} if wanted.chat_id else {}
+    if contact is None:
+        return Contact(wanted.number, now if wanted.since is None else wanted.since, chats=chats)
+    if contact.number != wanted.number:
+        if not keep:
+            raise ValueError(
+                f"{wanted.who.masked} already belongs to {contact.number}: move() changes that"
+            )
+        return contact
+    if chats.items() <= contact.chats.items():
+        return contact
+    return contact.changed(chats={**contact.chats, **chats})
+
+
+def forget(fleet: Fleet, who: Who) -> Flow[None]:
+    """Erase a recipient's record in this pool. The opt-out stays."""
+    if not fleet.epoch_version:
+        yield from _open(fleet, write=True)
+    yield from update(fleet, [who.contact_key], lambda was: {who.contact_key: None})

@@ -1,0 +1,156 @@
+"""What people and planners see of the fleet: a line in words, and how much fits by when. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import attrs
+
+from linepicker._charge import charge
+from linepicker._core import Grant
+from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
+from linepicker.fleet import Fleet
+from linepicker.model import Assignment, Capacity, LineView, Plan, To
+
+FORECAST_AT_MOST: Final = 10_000
+"""Slots per line that a forecast looks ahead."""
+
+_SENTENCES: Final = {
+    "not_in_fleet": "The provider took it away.",
+    "paused": "Paused by the operator",
+    "draining": "Draining: known recipients are served, new conversations are not opened",
+    "flagged": "FLAGGED by the provider: it can't send until ACTIVE is observed and confirmed.",
+    "ineligible": "It refused a message",
+    "critical": "CRITICAL: no new conversations until the provider says HEALTHY.",
+    "recovering": "Recovering: it was CRITICAL and has not been HEALTHY since.",
+    "day_budget": "The rolling day's new conversations are used up.",
+    "hour_budget": "The rolling hour's new conversations are used up.",
+    "spread": "The share of the day that may open within six hours is used up.",
+    "messages": "The rolling day's messages are used up.",
+}
+
+
+def moment(at: float) -> str:
+    """A moment for people."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{at:.0f}"
+
+
+def view(state: LineState, fleet: Fleet, now: float) -> LineView:
+    """A line as it stands now."""
+    rank = assess(state, fleet.policy, now, slow=fleet.slow)
+    budget, code = rank.budget.day, rank.excluded
+    opens = max(rank.opens_at if code else now, rank.slot)
+    return LineView(
+        state.line,
+        code if code and code not in BUDGETS else "ok",
+        budget,
+        rank.used,
+        None if budget is None else max(0, budget - rank.used),
+        None if opens == NEVER else opens,
+        tuple(_reasons(state, fleet, rank, now)),
+    )
+
+
+def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence[str]:
+    found, standing, budget = [], state.standing, rank.budget
+    if rank.excluded:
+        text = _SENTENCES[rank.excluded]
+        if rank.excluded in ("paused", "draining") and standing.reason:
+            text += f' ("{standing.reason}")'
+        if rank.excluded == "ineligible":
+            text += f": out until {moment(rank.opens_at)}"
+        found.append(text if text.endswith(".") else text + ".")
+    if budget.at_risk and rank.excluded not in ("critical", "recovering"):
+        why = "The health data is stale: it counts as AT_RISK" if fleet.slow else "AT_RISK"
+        found.append(f"{why}: fewer new conversations, slower pace.")
+    if state.line.unrecognised is not None:
+        found.append(
+            f'The provider calls it "{state.line.unrecognised}": it counts as AT_RISK at best.'
+        )
+    if (
+        not standing.warm
+        and budget.day is not None
+        and budget.day < (state.limits.new_per_day or NEVER)
+    ):
+        found.append(f"Warming up: sending day {budget.day_number}.")
+    if state.conclusion.ramp_for and budget.day != state.limits.new_per_day:
+        found.append("Back from CRITICAL: its budget returns step by step.")
+    if standing.probation and not rank.excluded:
+        found.append("On probation: one unsettled reservation at a time until one is SENT.")
+    if rank.slot > now:
+        found.append(f"Paced: next slot at {moment(rank.slot)}.")
+    if state.line.doc_url and (budget.at_risk or rank.excluded in ("critical", "recovering")):
+        found.append(f"See {state.line.doc_url}")
+    return found
+
+
+def forecast(state: LineState, fleet: Fleet, now: float, until: float) -> list[float]:
+    """When this line could open new conversations, each as soon as may be, up to *until*."""
+    mine = attrs.evolve(state)
+    moments: list[float] = []
+    at = now
+    while len(moments) < FORECAST_AT_MOST:
+        rank = assess(mine, fleet.policy, at, slow=fleet.slow)
+        if rank.excluded is not None and rank.opens_at == NEVER:
+            break
+        opens = max(rank.opens_at if rank.excluded else at, rank.slot)
+        if opens > until:
+            break
+        if opens > at:
+            at = opens
+            continue
+        grant = Grant(state.line.number, "new", at, rank.budget)
+        mine.spending = charge(mine, grant, fleet.policy, at, ident=len(moments) + 1, max_delay=0.0)
+        mine.spending.probe = 0
+        moments.append(at)
+    return moments
+
+
+def capacity(fleet: Fleet, now: float, horizon: float) -> Capacity:
+    """How many new conversations fit from *now* until *now* + *horizon*."""
+    by_line = {
+        number: forecast(state, fleet, now, now + horizon) for number, state in fleet.states()
+    }
+    moments = sorted(at for each in by_line.values() for at in each)
+    return Capacity(
+        len(moments), {number: len(each) for number, each in by_line.items()}, tuple(moments)
+    )
+
+
+def plan(
+    fleet: Fleet, wanted: Sequence[tuple[To, str | None]], now: float, deadline: float
+) -> Plan:
+    """A line and a moment for each (recipient, its line if it has one), earliest first."""
+    openings = sorted(
+        (at, number)
+        for number, state in fleet.states()
+        for at in forecast(state, fleet, now, deadline)
+    )
+    free = iter(openings)
+    slots: list[tuple[To, str, float]] = []
+    unplaced: list[To] = []
+    for to, line in wanted:
+        if line is not None:
+            slots.append((to, line, now))
+            continue
+        opening = next(free, None)
+        if opening is None:
+            unplaced.append(to)
+        else:
+            slots.append((to, opening[1], opening[0]))
+    shortfall = ""
+    if unplaced:
+        shortfall = f"{len(slots)} of {len(wanted)} fit before {moment(deadline)}"
+    return Plan(tuple(slots), tuple(unplaced), shortfall)
+
+
+def assignment(
+    to: To, number: str, since: float, history: Sequence[tuple[str, float]]
+) -> Assignment:
+    """A recipient's line, for people."""
+    return Assignment(to, number, since, tuple(history))

@@ -1,0 +1,554 @@
+"""The door for coroutines: AsyncRouter and its AsyncReservation. As `linepicker.router`, awaited; bound to no event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from linepicker import _asks as asks
+from linepicker import _flow as flows
+from linepicker import _upkeep as upkeep
+from linepicker._asks import Ask, Called, Fetched, Flow, Made
+from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, checked, log
+from linepicker._promise import HostTime, Promise, new_id, on_host_time
+from linepicker._settle import settle, settle_or_keep, undo
+from linepicker.errors import AlreadySent, SourceError, StoreError
+from linepicker.model import (
+    Assignment,
+    Capacity,
+    Decision,
+    Line,
+    LineView,
+    Outcome,
+    Plan,
+    Report,
+    Verdict,
+)
+from linepicker.policy import Policy
+from linepicker.stores import Answer, AsyncStore, Handle
+from linepicker.stores import open as open_store
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class AsyncClock(Protocol):
+    """Time for an AsyncRouter."""
+
+    def now(self) -> float:
+        """Epoch seconds UTC."""
+        ...
+
+    async def asleep(self, seconds: float, /) -> None:
+        """Return that much later."""
+        ...
+
+
+class AsyncReservation(Promise):
+    """As Reservation, awaited."""
+
+    def __init__(self, router: AsyncRouter, made: Made, line: Line) -> None:
+        super().__init__(made, line)
+        self._router = router
+
+    async def settle(
+        self,
+        outcome: Outcome | str,
+        *,
+        number: str | None = None,
+        chat_id: str | None = None,
+        message_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """As `Reservation.settle`."""
+        verdict = Verdict(
+            Outcome(outcome),
+            number=number,
+            chat_id=chat_id,
+            message_id=message_id,
+            retry_after=retry_after,
+        )
+        await self._router._settle(self._made, verdict)
+
+    async def release(self) -> None:
+        """As `Reservation.release`."""
+        await self.settle(Outcome.NOT_SENT)
+
+    async def check(self) -> None:
+        """As `Reservation.check`."""
+        await self._router._check(self._made)
+
+    async def __aenter__(self) -> Self:
+        await self._router._wait(self._made)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._router._leave(self._made, error)
+
+
+class AsyncRouter:
+    """As `linepicker.Router`, its verbs coroutines. Takes what Router takes, but source.fetch is a coroutine function and
+    clock has `asleep` in the place of `sleep`. For one event loop at a time; every await may be cancelled."""
+
+    def __init__(
+        self,
+        source: object,
+        *,
+        policy: Policy | None = None,
+        store: str | Handle | AsyncStore | None = None,
+        pool: str = "default",
+        clock: AsyncClock | None = None,
+        seed: int | str | bytes | None = None,
+        shadow: Policy | None = None,
+        record: object = None,
+    ) -> None:
+        self._owned = (
+            open_store(store or "memory://") if store is None or isinstance(store, str) else None
+        )
+        given = self._owned or store
+        handle = given if isinstance(given, Handle) else None
+        self._store: AsyncStore = handle.astore() if handle is not None else given  # type: ignore[assignment]  # an AsyncStore as it is
+        self._source: Any = source
+        self._desk = Desk(source, policy, pool, seed, handle.epoch if handle is not None else None)
+        self._host = HostTime() if clock is None else None
+        self._clock: AsyncClock = clock or HostTime()
+        if self._host is not None:
+            self._clock = self._host
+        self._dice = random.Random()
+        self._pid = os.getpid()
+        self._begin()
+        if shadow is not None or record is not None:
+            log.warning("shadow= and record= have no effect yet")
+        self._answers: dict[type[Ask], Callable[[Any], Awaitable[Any]]] = {
+            asks.Read: self._read,
+            asks.Swap: self._swap,
+            asks.Lead: self._lead,
+            asks.Fetch: self._fetch,
+            asks.Sleep: lambda ask: self._clock.asleep(ask.seconds),
+        }
+        self._at_once: dict[type[Ask], Callable[[Any], Any]] = {
+            asks.Now: lambda ask: self._clock.now(),
+            asks.Dice: lambda ask: self._dice.random(),
+            asks.NewId: lambda ask: new_id(),
+            asks.Say: lambda ask: log.log(ask.level, ask.text),
+        }
+
+    def _begin(self) -> None:
+        self._flight = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._desk.fleet.flight = self._flight
+
+    # The verbs
+
+    async def reserve(
+        self,
+        to: str | Iterable[str],
+        *,
+        text: str | None = None,
+        line_type: str | None = None,
+        tags: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        key: str | None = None,
+        override_optout: bool = False,
+        chat_health: str | None = None,
+    ) -> AsyncReservation:
+        """As `Router.reserve`."""
+        self._alive()
+        who = self._desk.who(to)
+        request = self._desk.request(
+            who,
+            text=text,
+            line_type=line_type,
+            tags=tags,
+            exclude=exclude,
+            line=line,
+            max_delay=max_delay,
+            inbound=inbound,
+            override_optout=override_optout,
+            chat_health=chat_health,
+        )
+        begun = Begun()
+        async with self._undoing(begun):
+            flow = self._desk.reserve(
+                who, request, self._clock.now(), new_id(), key=key, begun=begun
+            )
+            return self._promise(await self._drive(flow))
+
+    async def preview(
+        self,
+        to: str | Iterable[str],
+        *,
+        text: str | None = None,
+        line_type: str | None = None,
+        tags: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        key: str | None = None,
+        override_optout: bool = False,
+        chat_health: str | None = None,
+    ) -> Decision:
+        """As `Router.preview`."""
+        check_key(key)
+        self._alive()
+        who = self._desk.who(to)
+        request = self._desk.request(
+            who,
+            text=text,
+            line_type=line_type,
+            tags=tags,
+            exclude=exclude,
+            line=line,
+            max_delay=max_delay,
+            inbound=inbound,
+            override_optout=override_optout,
+            chat_health=chat_health,
+        )
+        return await self._drive(self._desk.preview(who, request, self._clock.now()))
+
+    async def send(
+        self,
+        to: str | Iterable[str],
+        call: Callable[[AsyncReservation], Awaitable[R]],
+        *,
+        max_wait: float | None = None,
+        text: str | None = None,
+        line_type: str | None = None,
+        tags: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        key: str | None = None,
+        override_optout: bool = False,
+        chat_health: str | None = None,
+    ) -> R:
+        """As `Router.send`."""
+        check_key(key)
+        self._alive()
+        who = self._desk.who(to)
+        request = self._desk.request(
+            who,
+            text=text,
+            line_type=line_type,
+            tags=tags,
+            exclude=exclude,
+            line=line,
+            max_delay=max_delay,
+            inbound=inbound,
+            override_optout=override_optout,
+            chat_health=chat_health,
+        )
+        begun = Begun()
+
+        async def answer(ask: asks.Call) -> Called:
+            begun.calling = True
+            return await self._call(call, ask.made)
+
+        flow = flows.send(
+            self._desk.fleet,
+            request,
+            who,
+            self._clock.now(),
+            reserving=self._desk.reserve,
+            key=key,
+            max_wait=max_wait,
+            begun=begun,
+        )
+        async with self._undoing(begun):
+            try:
+                result: R = await self._drive(flow, {**self._answers, asks.Call: answer})
+            except AlreadySent as error:
+                if isinstance(error.reservation, Made):
+                    error.reservation = self._promise(error.reservation)
+                raise
+            return result
+
+    async def report(self, report: Report) -> bool:
+        """As `Router.report`."""
+        self._alive()
+        flow = self._desk.report(report, self._clock.now())
+        return await self._drive(flow)
+
+    async def refresh(self) -> None:
+        """As `Router.refresh`."""
+        self._alive()
+        now = self._clock.now()
+        await self._drive(upkeep.refresh_now(self._desk.fleet, now))
+
+    @contextlib.asynccontextmanager
+    async def keep_fresh(self) -> AsyncIterator[None]:
+        """As `Router.keep_fresh`, with a task."""
+
+        async def keep() -> None:
+            while True:
+                await self._clock.asleep(self._desk.policy.health.ttl)
+                with contextlib.suppress(SourceError, StoreError):
+                    await self.refresh()
+
+        task = asyncio.create_task(keep(), name="linepicker-keep-fresh")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def lines(self) -> list[LineView]:
+        """As `Router.lines`."""
+        self._alive()
+        return await self._drive(self._desk.lines(self._clock.now()))
+
+    async def assignment(self, to: str | Iterable[str]) -> Assignment | None:
+        """As `Router.assignment`."""
+        self._alive()
+        who = self._desk.who(to)
+        return await self._drive(self._desk.assignment(who, self._clock.now()))
+
+    async def assign(
+        self,
+        to: str | Iterable[str],
+        number: str,
+        *,
+        since: float | None = None,
+        chat_id: str | None = None,
+    ) -> None:
+        """As `Router.assign`."""
+        self._alive()
+        items = [(to, number, since, chat_id)]
+        await self._drive(self._desk.assign(items, self._clock.now(), keep=False))
+
+    async def assign_many(self, pairs: Iterable[tuple[Any, ...]], *, keep: bool = False) -> int:
+        """As `Router.assign_many`."""
+        self._alive()
+        return await self._drive(self._desk.assign(pairs, self._clock.now(), keep=keep))
+
+    async def move(
+        self, to: str | Iterable[str], number: str | None = None, *, reason: str = ""
+    ) -> None:
+        """Give a recipient another line: this one, or the best. Charged there as a new conversation, within its moves per
+        day. reason: for the log. Raises ValueError if they have no line, NoLine, Held, NotNow, StoreError."""
+        self._alive()
+        who = self._desk.who(to)
+        request = self._desk.request(who, line=number)
+        now = self._clock.now()
+        await self._drive(flows.move(self._desk.fleet, request, who, now, new_id()))
+        log.info("%s moved to another line (%s)", who.masked, reason)
+
+    async def forget(self, to: str | Iterable[str]) -> None:
+        """As `Router.forget`."""
+        self._alive()
+        who = self._desk.who(to)
+        await self._drive(upkeep.forget(self._desk.fleet, who))
+
+    async def pause(self, number: str, *, reason: str = "") -> None:
+        """Let nothing out on a line until `resume`. Raises ValueError if it is not in the fleet."""
+        await self._operate(number, "paused", reason)
+
+    async def drain(self, number: str, *, reason: str = "") -> None:
+        """Open no new conversations on a line; its known recipients are served. Raises ValueError as `pause`."""
+        await self._operate(number, "draining", reason)
+
+    async def resume(self, number: str) -> None:
+        """As `Router.resume`."""
+        await self._operate(number, "", "")
+
+    async def capacity(self, *, horizon: float = 86400.0) -> Capacity:
+        """As `Router.capacity`."""
+        self._alive()
+        return await self._drive(self._desk.capacity(self._clock.now(), horizon))
+
+    async def plan(
+        self, recipients: Iterable[str | Iterable[str]], *, deadline: float, hold: bool = False
+    ) -> Plan:
+        """As `Router.plan`."""
+        if hold:
+            raise NotImplementedError("plan(hold=True) is not there yet")
+        self._alive()
+        flow = self._desk.plan(recipients, self._clock.now(), deadline)
+        return await self._drive(flow)
+
+    async def reload(self, policy: Policy) -> None:
+        """As `Router.reload`."""
+        self._desk.reload(policy)
+
+    async def close(self) -> None:
+        """As `Router.close`."""
+        with contextlib.suppress(StoreError):
+            if self._desk.fleet.late and self._pid == os.getpid():
+                await self._drive(upkeep.left_over(self._desk.fleet, self._clock.now()))
+        if self._owned is not None:
+            await self._owned.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # For reservations
+
+    async def _settle(self, made: Made, verdict: Verdict) -> None:
+        if made.outcome is not None:
+            return
+        now = self._clock.now()
+        if verdict.outcome in (Outcome.SENT, Outcome.UNKNOWN):
+            await self._drive(settle_or_keep(self._desk.fleet, made, verdict, now))
+            return
+        made.outcome = verdict.outcome
+        try:
+            await self._drive(settle(self._desk.fleet, made, verdict, now))
+        except BaseException:
+            made.outcome = None
+            raise
+
+    async def _check(self, made: Made) -> None:
+        await self._drive(flows.check(self._desk.fleet, made, self._clock.now()))
+
+    async def _wait(self, made: Made) -> None:
+        wait = made.send_at - self._clock.now()
+        if wait > 0:
+            async with self._undoing(Begun(made)):
+                await self._clock.asleep(wait)
+        await self._check(made)
+
+    async def _leave(self, made: Made, error: BaseException | None) -> None:
+        if made.outcome is not None:
+            return
+        if error is None:
+            verdict = Verdict(Outcome.SENT)
+        elif isinstance(error, Exception):
+            verdict = self._desk.verdict(None, error)
+        else:
+            verdict = Verdict(Outcome.UNKNOWN)
+        await self._drive(settle_or_keep(self._desk.fleet, made, verdict, self._clock.now()))
+
+    # Answering the flows
+
+    async def _drive(
+        self,
+        flow: Flow[T],
+        answers: dict[type[Ask], Callable[[Any], Awaitable[Any]]] | None = None,
+    ) -> T:
+        answers = answers or self._answers
+        try:
+            ask = next(flow)
+            while True:
+                at_once = self._at_once.get(type(ask))
+                try:
+                    answer = at_once(ask) if at_once else await answers[type(ask)](ask)
+                except Exception as error:
+                    ask = flow.throw(error)
+                else:
+                    ask = flow.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            flow.close()
+
+    async def _read(self, ask: asks.Read) -> Answer:
+        answer = await self._store.read(ask.keys)
+        if answer.now is not None and self._host is not None:
+            self._host.heard(answer.now)
+        return answer
+
+    async def _swap(self, ask: asks.Swap) -> Answer:
+        writes = ask.writes
+        if self._host is None:
+            writes = on_host_time(writes, self._clock.now())
+        answer = await self._store.swap(writes, seen=ask.seen)
+        if answer.now is not None and self._host is not None:
+            self._host.heard(answer.now)
+        return answer
+
+    async def _lead(self, ask: asks.Lead) -> bool:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # a lock belongs to the loop that waited on it
+            self._begin()
+            self._loop = loop
+        if self._flight.locked() and not ask.wait:
+            return False
+        return await self._flight.acquire()
+
+    async def _fetch(self, ask: asks.Fetch) -> Fetched:
+        if self._desk.static is not None:
+            return Fetched(self._desk.static, self._clock.now())
+        issued = self._clock.now()
+        try:
+            if ask.patient:
+                lines = await self._source.fetch()
+            elif self._desk.takes_limits:
+                lines = await self._source.fetch(timeout=SHORT_FETCH, attempts=1)
+            else:
+                lines = await asyncio.wait_for(self._source.fetch(), SHORT_FETCH)
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceError(f"the source failed: {type(error).__name__}") from error
+        return Fetched(checked(lines), issued)
+
+    async def _call(self, call: Callable[[AsyncReservation], Awaitable[R]], made: Made) -> Called:
+        reservation = self._promise(made)
+        try:
+            value = await call(reservation)
+        except Exception as error:
+            return Called(None, error, self._desk.verdict(None, error))
+        return Called(value, None, self._desk.verdict(value, None))
+
+    # Small things
+
+    def _promise(self, made: Made) -> AsyncReservation:
+        state = self._desk.fleet.state(made.number)
+        return AsyncReservation(self, made, state.line if state is not None else Line(made.number))
+
+    @contextlib.asynccontextmanager
+    async def _undoing(self, begun: Begun) -> AsyncIterator[None]:
+        """Take a reservation back that a cancellation tore away before the caller's function ran."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            if begun.made is not None and not begun.calling:
+                await self._undo(begun.made)
+            raise
+
+    async def _undo(self, made: Made) -> None:
+        """Finishes even if cancelled once more."""
+        flow = undo(self._desk.fleet, made, self._clock.now())
+        task = asyncio.ensure_future(self._drive(flow))
+        task.add_done_callback(_seen)
+        with contextlib.suppress(StoreError):
+            await asyncio.shield(task)
+
+    async def _operate(self, number: str, state: str, reason: str) -> None:
+        self._alive()
+        now = self._clock.now()
+        await self._drive(upkeep.operate(self._desk.fleet, number, state, reason, now))
+
+    def _alive(self) -> None:
+        """After a fork, begin anew: what the parent's threads were doing can't be known."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._desk.fleet = self._desk.new_fleet()
+            self._begin()
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,356 @@
+"""The fleet as one process holds it: lines, the records last seen of them, how fresh they are, and their ranking.
+
+What is kept is a guess until a swap confirms it. Nothing here does I/O; the flows bring records in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, Protocol
+
+import attrs
+from cachetools import LRUCache
+
+from linepicker import _record as records
+from linepicker._line import Conclusion, LineState, Rank, assess, conclude
+from linepicker._observations import UNKNOWN
+from linepicker._ranking import Ranking
+from linepicker._record import Contact, FleetRecord, Spending, Standing
+from linepicker.errors import SourceError
+from linepicker.model import Line
+from linepicker.policy import Policy
+from linepicker.recipients import area_code
+from linepicker.stores import ABSENT, Record
+
+PEOPLE_KEPT: Final = 100_000
+"""How many recipients' records a process keeps at most."""
+SEEN_AT_MOST: Final = 64
+POLLS_KEPT: Final = 600.0
+"""For how long, in seconds, the moments of polls are remembered."""
+LATE_AT_MOST: Final = 1000
+
+Kept = tuple[int, Any]
+
+
+class Flight(Protocol):
+    """The right to poll, which one call at a time holds."""
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        ...
+
+
+@attrs.define
+class Held:
+    """A line's two records with their versions."""
+
+    standing: Standing
+    standing_version: int
+    spending: Spending
+    spending_version: int
+
+
+class Fleet:
+    """Owned by one router and changed only under its lock."""
+
+    def __init__(self, policy: Policy, pool: str, *, static: bool) -> None:
+        self.policy = policy
+        self.pool = pool
+        self.static = static
+        self.slow = False
+        self.epoch_version = 0
+        self.epoch = ""
+        self.polled_at: float | None = None
+        self.tried_at = -float("inf")
+        self.attempts = 0
+        self.hurry = False
+        self.next_try = -float("inf")
+        self.failures = 0
+        self.last_error: SourceError | None = None
+        self.suspect: frozenset[str] | None = None
+        self.flight: Flight | None = None
+        self.owed: tuple[list[Line], float] | None = None
+        self.record = FleetRecord()
+        self.record_version = 0
+        self.late: deque[Any] = deque(maxlen=LATE_AT_MOST)
+        self.lost = 0
+        self.fleet_key = records.fleet_key(pool)
+        self._states: dict[str, LineState] = {}
+        self._versions: dict[str, int] = {}
+        self._people: LRUCache[str, Kept] = LRUCache(PEOPLE_KEPT)
+        self._ranks: dict[str, Rank] = {}
+        self._dirty: set[str] = set()
+        self._pending: set[str] = set()
+        self._ranking = self._empty_ranking()
+        self._now = -float("inf")
+
+    # What a decision sees
+
+    def state(self, number: str) -> LineState | None:
+        return self._states.get(number)
+
+    def states(self) -> Iterator[tuple[str, LineState]]:
+        yield from self._states.items()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def rank(self, number: str) -> Rank:
+        return self._ranks[number]
+
+    def ranking(self, now: float) -> Ranking:
+        for number in self._ranking.due(now):
+            self.again(number, now)
+        while self._dirty:
+            self.again(self._dirty.pop(), now)
+        return self._ranking
+
+    def again(self, number: str, now: float) -> Rank:
+        state = self._states[number]
+        self._dirty.discard(number)
+        rank = self._ranks[number] = assess(state, self.policy, now, slow=self.slow)
+        if rank.excluded is None:
+            self._ranking.put(number, rank.tier, rank.key, state.area, rank.until)
+        else:
+            self._ranking.exclude(number, rank.until)
+        return rank
+
+    def freshness(self, now: float) -> Literal["fresh", "slow", "stale"]:
+        if self.static and self.polled_at is not None:
+            return "fresh"
+        if self.polled_at is None:
+            return "stale"
+        age, health = now - self.polled_at, self.policy.health
+        if age > health.max_age_hard or (age > health.max_age and health.on_stale == "refuse"):
+            return "stale"
+        return "slow" if age > health.max_age else "fresh"
+
+    def at(self, now: float) -> None:
+        """Bring what depends on the moment alone up to *now*."""
+        slow = self.freshness(now) == "slow"
+        if slow != self.slow or now < self._now:  # everything was ranked under other conditions
+            self.slow = slow
+            self._rank_all()
+        self._now = now
+
+    # Polls
+
+    def poll_due(self, now: float) -> bool:
+        """Whether the snapshot is older than the policy's ttl (or from the future) and may be fetched again."""
+        if self.polled_at is None:
+            return now >= self.next_try
+        if self.static:
+            return False
+        if self.hurry:
+            return True
+        latest = max(self.polled_at, self.tried_at)
+        old = now - latest > self.policy.health.ttl or latest - now > 1.0
+        return old and (
+            now >= self.next_try or self.next_try - now > self.policy.health.max_age_hard
+        )
+
+    def poll_failed(self, error: SourceError, now: float, dice: float) -> None:
+        """Keep the last good snapshot, and wait before asking again: longer each time, as long as the provider says."""
+        health = self.policy.health
+        self.failures += 1
+        self.last_error = error
+        backoff = min(health.ttl, 2.0 ** min(self.failures, 16)) * (0.5 + dice / 2)
+        if self.polled_at is None:
+            backoff = 0.0
+        if error.fatal:
+            backoff = health.ttl
+        self.next_try = now + max(backoff, min(error.retry_after or 0.0, health.max_age))
+
+    def believable(self, lines: list[Line]) -> bool:
+        """Whether a list counts: one that is empty, or lost more than half of the lines, must come twice."""
+        numbers = frozenset(line.number for line in lines)
+        kept = sum(number in numbers for number in self._states)
+        if numbers and 2 * kept >= len(self._states):
+            self.suspect = None
+            return True
+        if self.suspect == numbers:
+            self.suspect = None
+            return True
+        self.suspect = numbers
+        return False
+
+    def observed(
+        self, line: Line, standing: Standing | None, issued: float, *, first: bool
+    ) -> Standing | None:
+        """The standing after a poll that lists *line*; None: the poll brings nothing new."""
+        value = UNKNOWN if line.unrecognised is not None else str(line.reputation)
+        span = self.span
+        polls = self.record.polls
+        new = standing is None
+        after = standing or Standing(
+            first_seen=issued, warm=first and self.policy.warmup.trust_first_snapshot
+        )
+        if self.static and not new and not self._worse(after, line):
+            return None
+        last = after.reputation.polled
+        if new or last is None or last[0] != value or line.number not in self._states:
+            after = attrs.evolve(
+                after, reputation=after.reputation.add_poll(value, issued, polls=polls, span=span)
+            )
+        if line.status is not None:
+            known = after.status.polled
+            if known is None or known[0] != line.status or line.number not in self._states:
+                after = attrs.evolve(
+                    after,
+                    status=after.status.add_poll(str(line.status), issued, polls=polls, span=span),
+                )
+        if after.released is not None and issued > after.released:
+            after = attrs.evolve(after, released=None)
+        return after if new or after != standing else None
+
+    def _worse(self, standing: Standing, line: Line) -> bool:
+        """Whether a list that is read once knows something worse of a line than its record does."""
+        span = self.span
+        level = {"HEALTHY": 0, "AT_RISK": 1, "CRITICAL": 2}[line.reputation]
+        flagged = line.status == "FLAGGED" and standing.status.level((), span) == 0
+        return level > standing.reputation.level((), span) or flagged
+
+    def repeated(self, issued: float, *, first: bool) -> FleetRecord:
+        """The fleet's record after a poll."""
+        if self.static:
+            return attrs.evolve(self.record, first=self.record.first if not first else issued)
+        since = issued - POLLS_KEPT
+        polls = tuple(
+            sorted({p for p in self.record.polls if since < p <= issued + 1.0} | {issued})
+        )
+        return FleetRecord(polls, issued if first else self.record.first)
+
+    def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
+        """Make *lines* the fleet, with their records."""
+        self._states, self._versions, self._pending = {}, {}, set()
+        for line in lines:
+            mine = held[line.number]
+            self._states[line.number] = LineState(
+                line,
+                self.policy.limits_for(line),
+                area_code(line.number),
+                mine.standing,
+                mine.spending,
+                self._conclude(line.number, mine.standing),
+            )
+            self._versions[records.standing_key(line.number)] = mine.standing_version
+            self._versions[records.spending_key(line.number)] = mine.spending_version
+        self.polled_at, self.failures, self.last_error, self.hurry = issued, 0, None, False
+        self.next_try = -float("inf")
+        self._rank_all()
+
+    def apply(self, policy: Policy) -> None:
+        """Another policy from now on."""
+        self.policy = policy
+        for state in self._states.values():
+            state.limits = policy.limits_for(state.line)
+            state.conclusion = self._conclude(state.line.number, state.standing)
+        self._rank_all()
+
+    # Records
+
+    def version(self, key: str) -> int:
+        """The version held of a line's record."""
+        return self._versions.get(key, 0)
+
+    def versions(self) -> Mapping[str, int]:
+        """The versions held of all lines' records."""
+        return self._versions
+
+    def best(self) -> Iterator[str]:
+        """The numbers of the lines that rank best, at most 64."""
+        left = SEEN_AT_MOST
+        for trie in self._ranking.tiers:
+            for number in trie.walk(0):
+                if not left:
+                    return
+                left -= 1
+                yield number
+
+    def person(self, key: str) -> Kept | None:
+        """The version and record held of a contact or block, None if none is."""
+        kept: Kept | None = self._people.get(key)
+        return kept
+
+    def wrote(self, key: str, version: int, record: Any) -> None:
+        """A record this process has just written, or read and decoded."""
+        if key[:5] == "line/":
+            number, what = key[5:].rsplit("/", 1)
+            state = self._states.get(number)
+            if state is None:
+                return
+            self._versions[key] = version
+            self._dirty.add(number)
+            if what == "spending":
+                state.spending = record or Spending()
+            else:
+                state.standing = record or Standing()
+                state.conclusion = self._conclude(number, state.standing)
+        elif key == self.fleet_key:
+            self.record, self.record_version = record or FleetRecord(), version
+            self._polls_changed()
+        else:
+            self._people[key] = (version, record)
+
+    def learn(self, found: Mapping[str, Record]) -> None:
+        """Take in records as a store returned them; what is older than the one held is left."""
+        for key, record in found.items():
+            version = record.version
+            if key[:5] == "line/":
+                held = self._versions.get(key)
+                if held is None or held == version or (version and version < held):
+                    continue
+            elif key[:3] == "to/" or key[:6] == "block/":
+                kept = self._people.get(key)
+                if kept is not None and kept[0] == version:
+                    continue
+            elif key != self.fleet_key or version == self.record_version:
+                continue
+            self.wrote(key, version, decode(key, record))
+
+    def _conclude(self, number: str, standing: Standing) -> Conclusion:
+        conclusion = conclude(standing, self.record.polls, self.policy)
+        if conclusion.pending:
+            self._pending.add(number)
+        else:
+            self._pending.discard(number)
+        return conclusion
+
+    def _polls_changed(self) -> None:
+        for number in list(self._pending):
+            state = self._states.get(number)
+            if state is not None:
+                state.conclusion = self._conclude(number, state.standing)
+                self._dirty.add(number)
+
+    @property
+    def span(self) -> float:
+        """How long a better value must have been seen before it counts, in seconds."""
+        return (self.policy.recovery.confirmations - 1) * self.policy.health.ttl
+
+    def _empty_ranking(self) -> Ranking:
+        tiers = 2 if self.policy.prefer == "healthiest" else 1
+        return Ranking(tiers, areas=self.policy.affinity.area_code < 1.0)
+
+    def _rank_all(self) -> None:
+        self._ranking, self._ranks = self._empty_ranking(), {}
+        self._dirty = set(self._states)
+
+
+def decode(key: str, record: Record) -> Any:
+    """What a record holds; None if it is not there."""
+    raw = record.value
+    if raw is None or record.version == ABSENT.version:
+        return None
+    if key[:5] == "line/":
+        return Standing.decode(raw) if key.endswith("/standing") else Spending.decode(raw)
+    if key[:3] == "to/":
+        return Contact.decode(raw)
+    if key[:6] == "block/":
+        return records.decode_block(raw)
+    if key[:6] == "fleet/":
+        return records.decode_fleet(raw)
+    if key[:4] == "key/":
+        return records.decode_ticket(raw)
+    return raw

@@ -1,0 +1,586 @@
+"""The door for threads: Router and its Reservation. It owns store, source, time and chance, and answers what the flows ask;
+every decision is made behind it, once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from linepicker import _asks as asks
+from linepicker import _flow as flows
+from linepicker import _upkeep as upkeep
+from linepicker._asks import Ask, Called, Fetched, Flow, Made
+from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, checked, log
+from linepicker._promise import HostTime, Promise, new_id, on_host_time
+from linepicker._settle import settle, settle_or_keep, undo
+from linepicker.errors import AlreadySent, SourceError, StoreError
+from linepicker.model import (
+    Assignment,
+    Capacity,
+    Decision,
+    Line,
+    LineView,
+    Outcome,
+    Plan,
+    Report,
+    Verdict,
+)
+from linepicker.policy import Policy
+from linepicker.stores import Answer, Handle, Store
+from linepicker.stores import open as open_store
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Clock(Protocol):
+    """Time for a Router."""
+
+    def now(self) -> float:
+        """Epoch seconds UTC."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return that much later."""
+        ...
+
+
+class Reservation(Promise):
+    """An atomic promise that this message may leave on this line at this moment, already charged.
+
+    Lives until it is settled; never settled, it counts as sent. As a context manager: entering waits until `send_at` and
+    checks; a clean exit settles SENT; an exception is classified, settled, and raised on.
+    """
+
+    def __init__(self, router: Router, made: Made, line: Line) -> None:
+        super().__init__(made, line)
+        self._router = router
+
+    def settle(
+        self,
+        outcome: Outcome | str,
+        *,
+        number: str | None = None,
+        chat_id: str | None = None,
+        message_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Tell what became of it; the first time counts.
+
+        `number`: the line it left from, where the provider says so. `chat_id`, `message_id`: the provider's ids.
+        `retry_after`: seconds, for RATE_LIMITED and LINE_REFUSED. Raises StoreError where something must be given back and
+        the store is out (then it is still open); never for SENT and UNKNOWN, whose charge already stands.
+        """
+        verdict = Verdict(
+            Outcome(outcome),
+            number=number,
+            chat_id=chat_id,
+            message_id=message_id,
+            retry_after=retry_after,
+        )
+        self._router._settle(self._made, verdict)
+
+    def release(self) -> None:
+        """Give it back: the message will not be sent. As `settle("NOT_SENT")`."""
+        self.settle(Outcome.NOT_SENT)
+
+    def check(self) -> None:
+        """Read line and recipient anew. Raises Held or Blocked, after releasing, if a gate now forbids the send."""
+        self._router._check(self._made)
+
+    def __enter__(self) -> Self:
+        self._router._wait(self._made)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._router._leave(self._made, error)
+
+
+class Router:
+    """Chooses lines, remembers who belongs to which, and keeps every line within its budget. For threads.
+
+    Lives as long as the application; close it at the end (or use it as a context manager). After a fork it begins anew in the
+    child, where its store allows that.
+
+    source: an object with `fetch() -> Iterable[Line]`, and perhaps `classify(result)`; or a plain iterable of Line, read once.
+    policy: every tunable; None: all defaults. store: a URL, or what `linepicker.stores.open` gives (then it stays open on
+    close); None: this process's memory. pool: assignments belong to it; line records and opt-outs are shared by the pools of a
+    store's namespace. clock: `now()` in epoch seconds UTC and `sleep(seconds)`; None: the host's, or the store's where it
+    tells time. seed: settles ties; None is one fixed key, equal everywhere. shadow, record: accepted, without effect yet.
+    Raises PolicyError, StoreError for a URL that names no store, SourceError for an iterable that does not hold lines.
+    """
+
+    def __init__(
+        self,
+        source: object,
+        *,
+        policy: Policy | None = None,
+        store: str | Handle | Store | None = None,
+        pool: str = "default",
+        clock: Clock | None = None,
+        seed: int | str | bytes | None = None,
+        shadow: Policy | None = None,
+        record: object = None,
+    ) -> None:
+        self._owned = (
+            open_store(store or "memory://") if store is None or isinstance(store, str) else None
+        )
+        given = self._owned or store
+        handle = given if isinstance(given, Handle) else None
+        self._store: Store = handle.store() if handle is not None else given  # type: ignore[assignment]  # a Store as it is
+        self._source: Any = source
+        self._desk = Desk(source, policy, pool, seed, handle.epoch if handle is not None else None)
+        self._host = HostTime() if clock is None else None
+        self._clock: Clock = clock or HostTime()
+        if self._host is not None:
+            self._clock = self._host
+        self._dice = random.Random()
+        self._pid = os.getpid()
+        self._begin()
+        if shadow is not None or record is not None:
+            log.warning("shadow= and record= have no effect yet")
+        self._answers: dict[type[Ask], Callable[[Any], Any]] = {
+            asks.Read: self._read,
+            asks.Swap: self._swap,
+            asks.Lead: self._lead,
+            asks.Fetch: self._fetch,
+            asks.Now: lambda ask: self._clock.now(),
+            asks.Sleep: lambda ask: self._clock.sleep(ask.seconds),
+            asks.Dice: lambda ask: self._dice.random(),
+            asks.NewId: lambda ask: new_id(),
+            asks.Say: lambda ask: log.log(ask.level, ask.text),
+        }
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._flight = threading.Lock()
+        self._desk.fleet.flight = self._flight
+
+    # The verbs
+
+    def reserve(
+        self,
+        to: str | Iterable[str],
+        *,
+        text: str | None = None,
+        line_type: str | None = None,
+        tags: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        key: str | None = None,
+        override_optout: bool = False,
+        chat_health: str | None = None,
+    ) -> Reservation:
+        """A line for this recipient and the moment from which the message may leave, charged at once.
+
+        to: a handle (E.164 or email) or a group of handles. text, chat_health: accepted, weigh nothing yet. line_type, tags,
+        exclude: rule lines out where one is to be picked. line: this line or none. max_delay: how many seconds the message may
+        wait for its slot; None: the policy's; 0: now or never. inbound: they wrote first (say where with line= if they have
+        no line yet): charged only as a message. key: the same key within 24 hours is the same reservation, charged once.
+        override_optout: send despite an opt-out or block.
+
+        Raises InvalidRecipient, ValueError for other arguments; NoLine, Held, NotNow, Blocked, StaleHealth, which change
+        nothing; StoreError.
+        """
+        self._alive()
+        with self._lock:
+            who = self._desk.who(to)
+        request = self._desk.request(
+            who,
+            text=text,
+            line_type=line_type,
+            tags=tags,
+            exclude=exclude,
+            line=line,
+            max_delay=max_delay,
+            inbound=inbound,
+            override_optout=override_optout,
+            chat_health=chat_health,
+        )
+        begun = Begun()
+        with self._undoing(begun):
+            flow = self._desk.reserve(
+                who, request, self._clock.now(), new_id(), key=key, begun=begun
+            )
+            return self._promise(self._drive(flow))
+
+    def preview(
+        self,
+        to: str | Iterable[str],
+        *,
+        text: str | None = None,
+        line_type: str | None = None,
+        tags: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        key: str | None = None,
+        override_optout: bool = False,
+        chat_health: str | None = None,
+    ) -> Decision:
+        """What `reserve` would decide with the same arguments. Writes nothing, charges nothing, never raises a refusal."""
+        check_key(key)
+        self._alive()
+        with self._lock:
+            who = self._desk.who(to)
+        request = self._desk.request(
+            who,
+            text=text,
+            line_type=line_type,
+            tags=tags,
+            exclude=exclude,
+            line=line,
+            max_delay=max_delay,
+            inbound=inbound,
+            override_optout=override_optout,
+            chat_health=chat_health,
+        )
+        return self._drive(self._desk.preview(who, request, self._clock.now()))
+
+    def send(
+        self,
+        to: str | Iterable[str],
+        call: Callable[[Reservation], R],
+        *,
+        max_wait: float | None = None,
+        text: str | None = None,
+        line_type: str | None = None,
+        tags: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        line: str | None = None,
+        max_delay: float | None = None,
+        inbound: bool = False,
+        key: str | None = None,
+        override_optout: bool = False,
+        chat_health: str | None = None,
+    ) -> R:
+        """Reserve, wait for the slot, check, `call(reservation)`, settle; the call's result.
+
+        max_wait: also sleep until a refusal's `retry_at` while all waiting stays within so many seconds; None: wait only for
+        the slot. A new conversation whose line refuses it goes to another line, to at most three; nothing else is tried
+        again. What the call raised is raised on, unless another line took the message. The other arguments and errors are
+        `reserve`'s; AlreadySent if the key's message went out.
+        """
+        check_key(key)
+        self._alive()
+        with self._lock:
+            who = self._desk.who(to)
+        request = self._desk.request(
+            who,
+            text=text,
+            line_type=line_type,
+            tags=tags,
+            exclude=exclude,
+            line=line,
+            max_delay=max_delay,
+            inbound=inbound,
+            override_optout=override_optout,
+            chat_health=chat_health,
+        )
+        begun = Begun()
+
+        def answer(ask: asks.Call) -> Called:
+            begun.calling = True
+            return self._call(call, ask.made)
+
+        flow = flows.send(
+            self._desk.fleet,
+            request,
+            who,
+            self._clock.now(),
+            reserving=self._desk.reserve,
+            key=key,
+            max_wait=max_wait,
+            begun=begun,
+        )
+        with self._undoing(begun):
+            try:
+                result: R = self._drive(flow, {**self._answers, asks.Call: answer})
+            except AlreadySent as error:
+                if isinstance(error.reservation, Made):
+                    error.reservation = self._promise(error.reservation)
+                raise
+            return result
+
+    def report(self, report: Report) -> bool:
+        """Tell what happened: a line's health, a reply, an opt-out, a receipt.
+
+        False: a duplicate, out of date, or about a line not in the fleet; nothing changed. Receipts and chat health are
+        taken, and weigh nothing yet. Raises InvalidRecipient, StoreError.
+        """
+        self._alive()
+        with self._lock:
+            flow = self._desk.report(report, self._clock.now())
+        return self._drive(flow)
+
+    def refresh(self) -> None:
+        """Read the list of lines now. Raises SourceError (the last good list stays in force), StoreError."""
+        self._alive()
+        now = self._clock.now()
+        self._drive(upkeep.refresh_now(self._desk.fleet, now))
+
+    @contextlib.contextmanager
+    def keep_fresh(self) -> Iterator[None]:
+        """While open, a thread reads the list of lines each `health.ttl` seconds, so that no call has to."""
+        done = threading.Event()
+
+        def keep() -> None:
+            while not done.wait(self._desk.policy.health.ttl):
+                with contextlib.suppress(SourceError, StoreError):
+                    self.refresh()
+
+        thread = threading.Thread(target=keep, name="linepicker-keep-fresh", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def lines(self) -> list[LineView]:
+        """Every line of the fleet as it stands, read anew. Raises SourceError if none was ever read, StoreError."""
+        self._alive()
+        return self._drive(self._desk.lines(self._clock.now()))
+
+    def assignment(self, to: str | Iterable[str]) -> Assignment | None:
+        """The line a recipient belongs to in this pool, None if none. Raises InvalidRecipient, StoreError."""
+        self._alive()
+        with self._lock:
+            who = self._desk.who(to)
+        return self._drive(self._desk.assignment(who, self._clock.now()))
+
+    def assign(
+        self,
+        to: str | Iterable[str],
+        number: str,
+        *,
+        since: float | None = None,
+        chat_id: str | None = None,
+    ) -> None:
+        """Record that a recipient belongs to a line, uncharged: they are known from now on. since: epoch seconds UTC;
+        chat_id: the provider's chat. Raises ValueError if they belong to another line: `move` changes that."""
+        self._alive()
+        items = [(to, number, since, chat_id)]
+        self._drive(self._desk.assign(items, self._clock.now(), keep=False))
+
+    def assign_many(self, pairs: Iterable[tuple[Any, ...]], *, keep: bool = False) -> int:
+        """`assign` for many: (to, number) or (to, number, since) or (to, number, since, chat_id). How many were new.
+
+        keep: leave those who belong to another line as they are, instead of raising ValueError. Written in batches: those
+        before one that raises stay written.
+        """
+        self._alive()
+        return self._drive(self._desk.assign(pairs, self._clock.now(), keep=keep))
+
+    def move(self, to: str | Iterable[str], number: str | None = None, *, reason: str = "") -> None:
+        """Give a recipient another line: this one, or the best. Charged there as a new conversation, within its moves per
+        day. reason: for the log. Raises ValueError if they have no line, NoLine, Held, NotNow, StoreError."""
+        self._alive()
+        with self._lock:
+            who = self._desk.who(to)
+        request = self._desk.request(who, line=number)
+        now = self._clock.now()
+        self._drive(flows.move(self._desk.fleet, request, who, now, new_id()))
+        log.info("%s moved to another line (%s)", who.masked, reason)
+
+    def forget(self, to: str | Iterable[str]) -> None:
+        """Erase what this pool knows of a recipient. An opt-out stays."""
+        self._alive()
+        with self._lock:
+            who = self._desk.who(to)
+        self._drive(upkeep.forget(self._desk.fleet, who))
+
+    def pause(self, number: str, *, reason: str = "") -> None:
+        """Let nothing out on a line until `resume`. Raises ValueError if it is not in the fleet."""
+        self._operate(number, "paused", reason)
+
+    def drain(self, number: str, *, reason: str = "") -> None:
+        """Open no new conversations on a line; its known recipients are served. Raises ValueError as `pause`."""
+        self._operate(number, "draining", reason)
+
+    def resume(self, number: str) -> None:
+        """End a pause or drain. Raises ValueError as `pause`."""
+        self._operate(number, "", "")
+
+    def capacity(self, *, horizon: float = 86400.0) -> Capacity:
+        """How many new conversations fit within *horizon* seconds, by line, and when."""
+        self._alive()
+        return self._drive(self._desk.capacity(self._clock.now(), horizon))
+
+    def plan(
+        self, recipients: Iterable[str | Iterable[str]], *, deadline: float, hold: bool = False
+    ) -> Plan:
+        """A line and a moment for each recipient before *deadline* (epoch seconds UTC), by today's budgets and pace.
+        Read-only; hold=True is not there yet and raises NotImplementedError."""
+        if hold:
+            raise NotImplementedError("plan(hold=True) is not there yet")
+        self._alive()
+        with self._lock:
+            flow = self._desk.plan(recipients, self._clock.now(), deadline)
+        return self._drive(flow)
+
+    def reload(self, policy: Policy) -> None:
+        """Another policy from the next call on."""
+        with self._lock:
+            self._desk.reload(policy)
+
+    def close(self) -> None:
+        """Write what is left over, and close the store if this router opened it."""
+        with contextlib.suppress(StoreError):
+            if self._desk.fleet.late and self._pid == os.getpid():
+                self._drive(upkeep.left_over(self._desk.fleet, self._clock.now()))
+        if self._owned is not None:
+            self._owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # For reservations
+
+    def _settle(self, made: Made, verdict: Verdict) -> None:
+        if made.outcome is not None:
+            return
+        now = self._clock.now()
+        if verdict.outcome in (Outcome.SENT, Outcome.UNKNOWN):
+            self._drive(settle_or_keep(self._desk.fleet, made, verdict, now))
+            return
+        made.outcome = verdict.outcome
+        try:
+            self._drive(settle(self._desk.fleet, made, verdict, now))
+        except BaseException:
+            made.outcome = None
+            raise
+
+    def _check(self, made: Made) -> None:
+        self._drive(flows.check(self._desk.fleet, made, self._clock.now()))
+
+    def _wait(self, made: Made) -> None:
+        wait = made.send_at - self._clock.now()
+        if wait > 0:
+            with self._undoing(Begun(made)):
+                self._clock.sleep(wait)
+        self._check(made)
+
+    def _leave(self, made: Made, error: BaseException | None) -> None:
+        if made.outcome is not None:
+            return
+        if error is None:
+            verdict = Verdict(Outcome.SENT)
+        elif isinstance(error, Exception):
+            verdict = self._desk.verdict(None, error)
+        else:
+            verdict = Verdict(Outcome.UNKNOWN)
+        self._drive(settle_or_keep(self._desk.fleet, made, verdict, self._clock.now()))
+
+    # Answering the flows
+
+    def _drive(
+        self, flow: Flow[T], answers: dict[type[Ask], Callable[[Any], Any]] | None = None
+    ) -> T:
+        answers = answers or self._answers
+        lock = self._lock
+        try:
+            with lock:
+                ask = next(flow)
+            while True:
+                try:
+                    answer = answers[type(ask)](ask)
+                except Exception as error:
+                    with lock:
+                        ask = flow.throw(error)
+                else:
+                    with lock:
+                        ask = flow.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            flow.close()
+
+    def _read(self, ask: asks.Read) -> Answer:
+        answer = self._store.read(ask.keys)
+        if answer.now is not None and self._host is not None:
+            self._host.heard(answer.now)
+        return answer
+
+    def _swap(self, ask: asks.Swap) -> Answer:
+        writes = ask.writes
+        if self._host is None:
+            writes = on_host_time(writes, self._clock.now())
+        answer = self._store.swap(writes, seen=ask.seen)
+        if answer.now is not None and self._host is not None:
+            self._host.heard(answer.now)
+        return answer
+
+    def _lead(self, ask: asks.Lead) -> bool:
+        return self._flight.acquire(blocking=ask.wait)
+
+    def _fetch(self, ask: asks.Fetch) -> Fetched:
+        if self._desk.static is not None:
+            return Fetched(self._desk.static, self._clock.now())
+        issued = self._clock.now()
+        try:
+            if self._desk.takes_limits and not ask.patient:
+                lines = self._source.fetch(timeout=SHORT_FETCH, attempts=1)
+            else:
+                lines = self._source.fetch()
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceError(f"the source failed: {type(error).__name__}") from error
+        return Fetched(checked(lines), issued)
+
+    def _call(self, call: Callable[[Reservation], R], made: Made) -> Called:
+        reservation = self._promise(made)
+        try:
+            value = call(reservation)
+        except Exception as error:
+            return Called(None, error, self._desk.verdict(None, error))
+        return Called(value, None, self._desk.verdict(value, None))
+
+    # Small things
+
+    def _promise(self, made: Made) -> Reservation:
+        state = self._desk.fleet.state(made.number)
+        return Reservation(self, made, state.line if state is not None else Line(made.number))
+
+    @contextlib.contextmanager
+    def _undoing(self, begun: Begun) -> Iterator[None]:
+        """Take a reservation back that an interrupt (not an error) tore away before the caller's function ran."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            if begun.made is not None and not begun.calling:
+                with contextlib.suppress(StoreError):
+                    self._drive(undo(self._desk.fleet, begun.made, self._clock.now()))
+            raise
+
+    def _operate(self, number: str, state: str, reason: str) -> None:
+        self._alive()
+        now = self._clock.now()
+        self._drive(upkeep.operate(self._desk.fleet, number, state, reason, now))
+
+    def _alive(self) -> None:
+        """After a fork, begin anew: what the parent's threads were doing can't be known."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._desk.fleet = self._desk.new_fleet()
+            self._begin()
