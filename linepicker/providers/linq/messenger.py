@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 import attrs
 
 from linepicker.errors import StoreError
-from linepicker.model import ChatHealth, Outcome, To, Verdict
+from linepicker.model import Outcome, To, Verdict
 from linepicker.providers.linq.classify import CHAT_BEING_CREATED, classify, read_reply
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class LinqMessenger:
         max_delay: float | None = None,
         inbound: bool = False,
         override_optout: bool = False,
-        chat_health: ChatHealth | None = None,
+        chat_health: str | None = None,
     ) -> Sent:
         """Send *message*, a text or what the SDK takes as `message` ({"parts": […], …}); the SDK's response.
 
@@ -143,7 +143,7 @@ class AsyncLinqMessenger:
         max_delay: float | None = None,
         inbound: bool = False,
         override_optout: bool = False,
-        chat_health: ChatHealth | None = None,
+        chat_health: str | None = None,
     ) -> Sent:
         """As `LinqMessenger.send`."""
         letter = _Letter.of(message, override_optout=override_optout)
@@ -302,7 +302,7 @@ class _Router(Protocol):
         max_delay: float | None,
         inbound: bool,
         override_optout: bool,
-        chat_health: ChatHealth | None,
+        chat_health: str | None,
     ) -> _T: ...
 
 
@@ -322,7 +322,7 @@ class _AsyncRouter(Protocol):
         max_delay: float | None,
         inbound: bool,
         override_optout: bool,
-        chat_health: ChatHealth | None,
+        chat_health: str | None,
     ) -> _T: ...
 
 
