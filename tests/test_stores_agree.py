@@ -12,11 +12,11 @@ from linepicker.stores.memory import MemoryStore
 from linepicker.stores.sqlite import SqliteStore
 from linepicker.testing import ManualClock
 
-KEYS = st.sampled_from(["", "a", "a:", "a:1", "A", "b", "é", "🦊"])
-VALUES = st.sampled_from([SAME, None]) | st.binary(max_size=20)
+KEYS = st.sampled_from(["", "a", "a:1", "é", "🦊"])
+VALUES = st.sampled_from([SAME, None]) | st.binary(max_size=4)
 HELD = -1
 TOKENS = st.sampled_from([HELD, HELD, HELD, 0]) | st.integers(0, 8)
-LIVES = st.none() | st.integers(-5, 30)
+LIVES = st.sampled_from([None, None, -1.0, 0.0, 1.0, 2.0, 9.0])
 WRITES = st.lists(
     st.tuples(KEYS, TOKENS, VALUES, LIVES), max_size=5, unique_by=lambda each: each[0]
 )
@@ -107,7 +107,7 @@ class Agreement(RuleBasedStateMachine):
         )
         assert one == two
 
-    @rule(seconds=st.sampled_from([0.5, 1.0, 7.0, 30.0]))
+    @rule(seconds=st.sampled_from([0.5, 1.0, 8.0]))
     def advance(self, seconds):
         """Time passes for both."""
         self.clock.advance(seconds)
