@@ -303,6 +303,20 @@ def test_a_groups_mask_is_one_per_person(group):
     assert recipient.masked == ", ".join(mask(handle) for handle in recipient.handles)
 
 
+def test_an_email_has_at_most_254_characters():
+    """The longest email there may be is accepted, one more character is not."""
+    email = f"{'a' * 242}@example.com"
+    assert len(parse(email).to) == 254
+    with pytest.raises(InvalidRecipient, match="254"):
+        parse(f"a{email}")
+
+
+def test_the_largest_group_is_shown_whole():
+    """31 handles show as 31 masks, with nothing left out."""
+    people = [f"+1555000{n:04}" for n in range(MAX_GROUP)]
+    assert parse(people).masked == ", ".join(mask(each) for each in people)
+
+
 def test_a_crowd_is_cut_short():
     """Masking an endless iterable ends, and says that more follows."""
     masked = mask_all(repeat("+15551234123"))
