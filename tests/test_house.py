@@ -15,7 +15,7 @@ GROUND = {"errors", "model", "recipients"}
 RECORD = {"_observations", "_record", "_windows"}
 CORE = {"_charge", "_core", "_line", "_ranking"}
 FLOW = "the flow"
-ROUTER = {"_desk", "_promise", "router"}
+ROUTER = {"_desk", "_promise", "arouter", "router"}
 DOORS = {"webhooks", "telemetry", "simulate", "web", "cli", "testing"}
 TIERS = [GROUND, {"policy"}, RECORD, CORE, {"fleet"}, {FLOW}, ROUTER, DOORS]
 PORTS = {"stores", "providers"}
@@ -88,7 +88,7 @@ def may_import(path: str, name: str) -> bool:
         asked = name in {"recipients.mask", "recipients.mask_all"}
         return asked or there in {"errors", "model", "providers"}
     if here == "__init__":
-        return there in {"errors", "model", "policy", "router"}
+        return there in {"errors", "model", "policy", "router", "arouter"}
     tier = next((n for n, names in enumerate(TIERS) if here in names), -1)
     if there in LAST and there != here:
         return here == "cli"
