@@ -246,10 +246,9 @@ def test_a_number_listed_twice_is_kept_once_and_the_worse():
 
 def test_an_unknown_word_listed_beside_at_risk_wins():
     """Of two entries as bad the one that is less understood is kept."""
-    body = listed(
-        {"phone_number": ONE, "reputation": "NEW"}, {"phone_number": ONE, "reputation": "AT_RISK"}
-    )
-    assert parse_lines(body)[0].unrecognised == "NEW"
+    entries = [{"phone_number": ONE, "reputation": word} for word in ("NEW", "AT_RISK")]
+    for order in (entries, entries[::-1]):
+        assert parse_lines(listed(*order))[0].unrecognised == "NEW"
 
 
 @pytest.mark.parametrize(
@@ -592,6 +591,19 @@ def test_a_given_client_is_used_and_stays_open():
         assert not client.is_closed
     assert str(seen[1].url) == "https://api.linqapp.com/api/partner/v3/phone_numbers"
     assert seen[1].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_a_body_that_dribbles_is_left_in_time_with_a_given_client_too(raw):
+    """Between two pieces of the body the clock is looked at."""
+    head = http(b"", "Content-Length: 100000")
+    before = time.monotonic()
+    with httpx.Client() as client:
+        source = LinqSource(
+            TOKEN, base_url=raw(lambda connection: dribble(connection, head)), client=client
+        )
+        with pytest.raises(SourceError, match="time allowed"):
+            source.fetch(timeout=0.4)
+    assert time.monotonic() - before < 5
 
 
 async def test_a_given_async_client_is_used_and_stays_open():
