@@ -11,9 +11,13 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
-from linepicker.model import Decision, Kind, Line, Outcome, Verdict
+from linepicker._core import Request, candidate
+from linepicker._line import Rank
+from linepicker._record import Block, Contact
+from linepicker.fleet import decode
+from linepicker.model import Candidate, Decision, Kind, Line, Outcome, Verdict
 from linepicker.recipients import Recipient
-from linepicker.stores import Write
+from linepicker.stores import Record, Write
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator["Ask", Any, T]
@@ -114,9 +118,9 @@ class Called:
 # What is asked for, and what was made of it
 
 
-@attrs.frozen
+@attrs.define
 class Who:
-    """A recipient with what is derived from it."""
+    """A recipient with what is derived from it, and the records last seen of it: a guess until a swap confirms it."""
 
     recipient: Recipient
     contact_key: str
@@ -124,6 +128,25 @@ class Who:
     masked: str
     salt: int
     area: str | None
+    contact_version: int = 0
+    contact: Contact | None = None
+    block_version: int = 0
+    block: Block | None = None
+    plain: Request | None = None
+
+    def met(self, version: int, contact: Contact) -> None:
+        """The contact this process has just written."""
+        if version > self.contact_version:
+            self.contact_version, self.contact = version, contact
+
+    def learn(self, found: Mapping[str, Record]) -> None:
+        """Take in records as a store returned them."""
+        record = found.get(self.contact_key)
+        if record is not None and record.version != self.contact_version:
+            self.contact_version, self.contact = record.version, decode(self.contact_key, record)
+        record = found.get(self.block_key) if self.block_key is not None else None
+        if record is not None and record.version != self.block_version:
+            self.block_version, self.block = record.version, decode("block/", record)
 
 
 @attrs.define
@@ -134,19 +157,43 @@ class Made:
     who: Who
     number: str
     kind: Kind
+    at: float
     send_at: float
-    decision: Decision
+    ranks: Sequence[tuple[str, Rank, float]] = ()
     moved_from: str | None = None
     chat_id: str | None = None
     key: str | None = None
     outcome: Outcome | None = None
     override_optout: bool = False
     resumed: bool = False
+    on_probation: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Open, and with nothing to be written if it is SENT."""
+        return self.outcome is None and self.key is None and not self.on_probation
 
     @property
     def ident(self) -> int:
         """32 bits of the id, as records remember it."""
         return ident_of(self.id)
+
+    @property
+    def decision(self) -> Decision:
+        """The record of the choice: put into words when somebody asks, from what was known then."""
+        chosen = tuple(candidate(*each) for each in self.ranks)
+        return Decision(
+            "reserved",
+            self.number,
+            self.kind,
+            None,
+            None,
+            self.send_at - self.at,
+            chosen or (Candidate(self.number, 1.0, slot=self.send_at),),
+            self.at,
+            self.who.masked,
+            self.moved_from,
+        )
 
 
 def ident_of(made_id: str) -> int:

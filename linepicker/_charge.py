@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from array import array
 
+import attrs
+
 from linepicker import _windows as windows
 from linepicker._core import Grant
 from linepicker._line import LineState
@@ -18,17 +20,15 @@ def charge(
     grant: Grant,
     policy: Policy,
     now: float,
-    *,
     ident: int,
     max_delay: float,
+    *,
     message: bool = True,
 ) -> Spending:
     """The line's spending with this reservation on it."""
-    spending, budget = state.spending.copy(), grant.budget
-    reach = max(policy.pace.max_delay, spending.reach)
-    pace = policy.pace
-    new_span = max(budget.new_gap, pace.new_gap) * pace.new_burst
-    windows.settle_clock(spending, now, reach + new_span)
+    spending, budget, pace = state.spending.copy(), grant.budget, policy.pace
+    reach = max(pace.max_delay, spending.reach)
+    windows.settle_clock(spending, now, reach + max(budget.new_gap, pace.new_gap) * pace.new_burst)
     if grant.kind != "known":
         if budget.day_number != spending.day:
             spending.day, spending.day_start = budget.day_number, grant.send_at
@@ -43,31 +43,25 @@ def charge(
             moved=grant.kind == "moved",
             keep=max(windows.CHARGES_KEPT, state.limits.new_per_day or 0),
         )
-        mark = windows.trusted(
-            spending.new_mark, now, max(budget.new_gap, pace.new_gap), pace.new_burst, reach
-        )
+        mark = spending.new_mark
+        if mark > now:
+            gap = max(budget.new_gap, pace.new_gap)
+            mark = windows.trusted(mark, now, gap, pace.new_burst, reach)
         spending.new_mark = max(mark, now) + budget.new_gap
     if message:
-        mark = windows.trusted(
-            spending.message_mark,
-            now,
-            max(budget.message_gap, pace.message_gap),
-            pace.message_burst,
-            reach,
-        )
+        mark = spending.message_mark
+        if mark > now:
+            gap = max(budget.message_gap, pace.message_gap)
+            mark = windows.trusted(mark, now, gap, pace.message_burst, reach)
         spending.message_mark = max(mark, now) + budget.message_gap
         windows.add_message(spending, grant.send_at, now)
-    ahead = grant.send_at - now
-    spending.reach = max(
-        ahead and max_delay, spending.reach if _marks_ahead(spending, now) else 0.0
-    )
+    if grant.send_at > now:
+        spending.reach = max(max_delay, spending.reach)
+    elif spending.reach and max(spending.new_mark, spending.message_mark) <= now:
+        spending.reach = 0.0
     if message and state.standing.probation:
         spending.probe, spending.probe_at = ident, grant.send_at
     return spending
-
-
-def _marks_ahead(spending: Spending, now: float) -> bool:
-    return max(spending.new_mark, spending.message_mark) > now
 
 
 def give_back(
@@ -102,7 +96,8 @@ def _reverted(contact: Contact) -> Contact | None:
     if not contact.history:
         return None
     number, since = contact.history[-1]
-    return contact.changed(
+    return attrs.evolve(
+        contact,
         number=number,
         since=since,
         history=contact.history[:-1],

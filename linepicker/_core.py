@@ -55,7 +55,7 @@ class Grant:
     kind: Kind
     send_at: float
     budget: Budget
-    chosen: tuple[Candidate, ...] = ()
+    ranks: Sequence[tuple[str, Rank, float]] = ()
     moved_from: str | None = None
 
 
@@ -75,6 +75,7 @@ class FleetView(Protocol):
 
     policy: Policy
     slow: bool
+    stale: bool
 
     def state(self, number: str) -> LineState | None:
         """A line of the fleet."""
@@ -96,10 +97,6 @@ class FleetView(Protocol):
         """All lines of the fleet."""
         ...
 
-    def freshness(self, now: float) -> Literal["fresh", "slow", "stale"]:
-        """How far the health data may be trusted."""
-        ...
-
 
 def decide(
     request: Request, fleet: FleetView, contact: Contact | None, block: Block | None, now: float
@@ -109,7 +106,7 @@ def decide(
         code = block.code
         if code is not None:
             return Refusal("blocked", code)
-    if fleet.freshness(now) == "stale":
+    if fleet.stale:
         return Refusal("stale", "stale")
     if contact is not None:
         return _known(request, fleet, contact, now)
@@ -196,7 +193,7 @@ def _pinned(request: Request, fleet: FleetView, number: str, now: float) -> Gran
     opening = _opening(rank, request.max_delay, now)
     if opening > now:
         return Refusal("not_now", rank.excluded or "pace", opening, number, "new")
-    return Grant(number, "new", rank.slot, rank.budget, (candidate(number, rank, 1.0),))
+    return Grant(number, "new", rank.slot, rank.budget, ((number, rank, 1.0),))
 
 
 def _opening(rank: Rank, max_delay: float, now: float) -> float:
@@ -222,23 +219,20 @@ def _new(
     factor = fleet.policy.affinity.area_code if request.area else 1.0
     ranking = fleet.ranking(now)
     for tier, trie in enumerate(ranking.tiers):
-        while True:
-            own = ranking.area(tier, request.area) if factor < 1.0 and request.area else None
-            found = _best(request, fleet, trie, own, factor, leaving, now, plain=plain)
-            if not found or fleet.rank(found[0]).slot - request.max_delay > now:
-                break
-            number = found[0]
-            held = fleet.rank(number).key
-            rank = fleet.again(number, now)
-            if rank.key != held or rank.excluded:
-                ranking = fleet.ranking(now)  # it was ranked on an older moment: look again
-                continue
-            chosen = tuple(
-                candidate(each, fleet.rank(each), _affinity(request, fleet, each, factor))
-                for each in found
-            )
-            kind: Kind = "new" if leaving is None else "moved"
-            return Grant(number, kind, rank.slot, rank.budget, chosen, leaving)
+        own = ranking.area(tier, request.area) if factor < 1.0 and request.area else None
+        found = _best(request, fleet, trie, own, factor, leaving, now, plain=plain)
+        if not found:
+            continue
+        rank = fleet.rank(found[0])
+        send_at = max(rank.slot, now)
+        if send_at - request.max_delay > now:
+            continue
+        ranks = [
+            (number, fleet.rank(number), _affinity(request, fleet, number, factor))
+            for number in found
+        ]
+        kind: Kind = "new" if leaving is None else "moved"
+        return Grant(found[0], kind, send_at, rank.budget, ranks, leaving)
     return _nobody(request, fleet, now, leaving)
 
 

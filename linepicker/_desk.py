@@ -48,6 +48,8 @@ log = logging.getLogger("linepicker")
 
 SHORT_FETCH: Final = 2.0
 """How long, in seconds, a call that has a snapshot waits for a newer one."""
+PEOPLE_KEPT: Final = 20_000
+"""How many recipients, with the records last seen of them, a process keeps at most."""
 BATCH: Final = 500
 _POOL: Final = re.compile(r"[^/\x00-\x1f]{1,64}")
 _KEY_AT_MOST: Final = 255
@@ -79,7 +81,7 @@ class Desk:
         self._source = source
         self._classify: Callable[[object], object] | None = getattr(source, "classify", None)
         self._seed = b"" if seed is None else repr(seed).encode()
-        self._people: LRUCache[object, Who] = LRUCache(100_000)
+        self._people: LRUCache[object, Who] = LRUCache(PEOPLE_KEPT)
         self.takes_limits = self.static is None and _takes_limits(source)
 
     def new_fleet(self) -> Fleet:
@@ -98,11 +100,14 @@ class Desk:
 
     def who(self, to: str | Iterable[str]) -> Who:
         """The recipient. Raises InvalidRecipient."""
-        name: object = to if isinstance(to, str | tuple) else None
-        found: Who | None = self._people.get(name) if name is not None else None
+        try:
+            name = to if isinstance(to, str) else tuple(to)
+            found: Who | None = self._people.get(name)
+        except TypeError:
+            name, found = to, None  # type: ignore[assignment]  # which `parse` refuses in words
         if found is not None:
             return found
-        recipient = parse(to, default_region=self.policy.default_region)
+        recipient = parse(name, default_region=self.policy.default_region)
         direct = None if recipient.is_group else recipient.handles[0]
         near = self.policy.affinity.area_code < 1.0 and direct is not None
         digest = blake2b(recipient.key.encode(), digest_size=8, key=self._key).digest()
@@ -114,8 +119,7 @@ class Desk:
             int.from_bytes(digest),
             area_code(direct) if near and direct is not None else None,
         )
-        if name is not None:
-            self._people[name] = who
+        self._people[name] = who
         return who
 
     @property
@@ -138,6 +142,12 @@ class Desk:
     ) -> Request:
         """The caller's wishes, checked. Raises ValueError naming the argument. *text* and *chat_health* are accepted, and
         weigh nothing yet."""
+        asked = line_type or tags or exclude or line or inbound or override_optout or chat_health
+        if not asked and text is None and max_delay is None:
+            if who.plain is None:
+                delay = self.policy.pace.max_delay
+                who.plain = Request(who.recipient, who.salt, who.area, max_delay=delay)
+            return who.plain
         if text is not None and not isinstance(text, str):
             raise ValueError(f"text must be a string, got {type(text).__name__}")
         if chat_health is not None:
@@ -173,7 +183,7 @@ class Desk:
         made_id: str,
         *,
         key: str | None,
-        begun: Callable[[Made], None] | None,
+        begun: Callable[[Made], None] | None = None,
     ) -> Flow[Made]:
         """A reservation."""
         check_key(key)
@@ -189,7 +199,7 @@ class Desk:
         made_id: str,
         *,
         key: str | None,
-        begun: Callable[[Made], None] | None,
+        begun: Callable[[Made], None] | None = None,
     ) -> Flow[Made]:
         yield from self._needs_line(who, request, now)
         made: Made = yield from reserve(
@@ -286,7 +296,7 @@ class Desk:
         now = yield from upkeep.ready(self.fleet, now)
         if self.fleet.polled_at is None:
             raise self.fleet.last_error or SourceError("no list of lines has been read yet")
-        answer: Answer = yield Read(list(self.fleet.versions()))
+        answer: Answer = yield Read(self.fleet.keys())
         absorb(self.fleet, answer)
         self.fleet.at(now)
         return now

@@ -41,7 +41,7 @@ from linepicker.errors import (
     StoreError,
 )
 from linepicker.fleet import Fleet, decode
-from linepicker.model import Candidate, Decision, Outcome
+from linepicker.model import Decision, Outcome
 from linepicker.stores import SAME, Answer, Record, Write
 
 _ERRORS: Final[Mapping[str, type[NoLine | Held | NotNow | StaleHealth]]] = {
@@ -77,7 +77,8 @@ def reserve(
     begun: Callable[[Made], None] | None = None,
 ) -> Flow[Made]:
     """Choose, charge, and promise; or raise a refusal. *begun* is told of a reservation before it is written."""
-    now = yield from ready(fleet, now)
+    if not fleet.calm(now):
+        now = yield from ready(fleet, now)
     ticket_key = key and records.ticket_key(fleet.pool, key)
     ticket_version, fresh = 0, set[str]()
     for attempt in range(ATTEMPTS):
@@ -85,26 +86,23 @@ def reserve(
             dice: float = yield Dice()
             yield Sleep(min(0.25, 0.001 * 2 ** min(attempt, 8)) * dice)
             now = yield Now()
-        while True:
-            contact_version, contact = fleet.person(who.contact_key) or (0, None)
-            block_version, block = (who.block_key and fleet.person(who.block_key)) or (0, None)
             fleet.at(now)
-            choice = decide(request, fleet, contact, block, now)
+        while True:
+            contact, contact_version, block_version = (
+                who.contact,
+                who.contact_version,
+                who.block_version,
+            )
+            choice = decide(request, fleet, contact, who.block, now)
             if isinstance(choice, Grant):
                 break
-            decision = _decision(fleet, request, who, choice, now)
-            unread = (
-                []
-                if choice.outcome == "stale"
-                else list(
-                    each for each in _behind(fleet, who, choice, ticket_key) if each not in fresh
-                )
-            )
+            behind = _behind(fleet, who, choice, ticket_key)
+            unread = [each for each in behind if each not in fresh]
             if not unread:
-                raise _with_cause(refused(decision), fleet)
+                raise _with_cause(refused(_decision(fleet, request, who, choice, now)), fleet)
             answer: Answer = yield Read(unread)
             fresh.update(unread)
-            absorb(fleet, answer)
+            absorb(fleet, answer, who)
             if ticket_key is not None and ticket_key in answer.records:
                 earlier, ticket_version = _earlier(answer.records[ticket_key], who, key, now)
                 if earlier is not None:
@@ -113,57 +111,48 @@ def reserve(
         state = fleet.state(number)
         assert state is not None
         ident = ident_of(made_id)
-        spending = charge(
-            state, choice, fleet.policy, now, ident=ident, max_delay=request.max_delay
-        )
+        spending = charge(state, choice, fleet.policy, now, ident, request.max_delay)
         after = _contacted(contact, choice, now, ident)
         made = Made(
             made_id,
             who,
             number,
             choice.kind,
+            now,
             choice.send_at,
-            _granted(who, choice, now),
+            choice.ranks,
             choice.moved_from,
             after.chats.get(number),
             key,
-            override_optout=request.override_optout,
+            None,
+            request.override_optout,
+            False,
+            state.standing.probation,
         )
-        spending_key, standing_key = records.spending_key(number), records.standing_key(number)
         writes = [
-            Write(spending_key, fleet.version(spending_key), spending.encode()),
+            Write(state.spending_key, state.spending_version, spending.encode()),
             Write(who.contact_key, contact_version, after.encode()),
-            Write(standing_key, fleet.version(standing_key), SAME),
+            Write(state.standing_key, state.standing_version, SAME),
             Write(EPOCH, fleet.epoch_version, SAME),
         ]
         if who.block_key is not None:
             writes.append(Write(who.block_key, block_version, SAME))
         if ticket_key is not None:
-            ticket = Ticket(
-                made_id,
-                who.recipient.key,
-                number,
-                choice.kind,
-                choice.send_at,
-                now,
-                moved_from=choice.moved_from,
-            )
-            writes.append(
-                Write(ticket_key, ticket_version, records.encode_small(ticket), now + DAY)
-            )
+            raw = records.encode_small(_ticket(made))
+            writes.append(Write(ticket_key, ticket_version, raw, now + DAY))
         if begun is not None:
             begun(made)
         try:
-            answer = yield Swap(writes, {} if choice.kind == "known" else Seen(fleet))
+            answer = yield Swap(writes, NOTHING if choice.kind == "known" else fleet.seen())
         except StoreError as error:
             if error.unknown and (yield from _went_in(fleet, who, ident)):
                 return made
             raise
         if answer.applied:
-            fleet.wrote(spending_key, answer.records[spending_key].version, spending)
-            fleet.wrote(who.contact_key, answer.records[who.contact_key].version, after)
+            fleet.spent(number, answer.records[state.spending_key].version, spending)
+            who.met(answer.records[who.contact_key].version, after)
             return made
-        absorb(fleet, answer)
+        absorb(fleet, answer, who)
         if ticket_key is not None and ticket_key in answer.records:
             earlier, ticket_version = _earlier(answer.records[ticket_key], who, key, now)
             if earlier is not None:
@@ -171,36 +160,50 @@ def reserve(
     raise busy()
 
 
+def _ticket(made: Made) -> Ticket:
+    return Ticket(
+        made.id,
+        made.who.recipient.key,
+        made.number,
+        made.kind,
+        made.send_at,
+        made.at,
+        moved_from=made.moved_from,
+    )
+
+
 def _went_in(fleet: Fleet, who: Who, ident: int) -> Flow[bool]:
     """Whether a swap whose answer was lost was applied after all."""
-    answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.versions()])
-    absorb(fleet, answer)
-    _, contact = fleet.person(who.contact_key) or (0, None)
-    return contact is not None and ident in contact.ids
+    answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
+    absorb(fleet, answer, who)
+    return who.contact is not None and ident in who.contact.ids
 
 
 def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decision]:
     """What `reserve` would decide, writing nothing."""
     now = yield from ready(fleet, now, write=False)
-    choice: Grant | Refusal
     if fleet.polled_at is None:
-        choice = Refusal("stale", "stale")
-    else:
-        keys = [who.contact_key, *fleet.versions()]
-        if who.block_key is not None:
-            keys.append(who.block_key)
-        answer: Answer = yield Read(keys)
-        absorb(fleet, answer)
-        _, contact = fleet.person(who.contact_key) or (0, None)
-        _, block = (who.block_key and fleet.person(who.block_key)) or (0, None)
-        fleet.at(now)
-        choice = decide(request, fleet, contact, block, now)
+        return _decision(fleet, request, who, Refusal("stale", "stale"), now)
+    keys = [who.contact_key, *fleet.keys()]
+    if who.block_key is not None:
+        keys.append(who.block_key)
+    answer: Answer = yield Read(keys)
+    absorb(fleet, answer, who)
+    fleet.at(now)
+    choice = decide(request, fleet, who.contact, who.block, now)
     if isinstance(choice, Refusal):
         return _decision(fleet, request, who, choice, now)
-    leaving = choice.moved_from
-    return attrs.evolve(
-        _granted(who, choice, now),
-        candidates=tuple(look_at_all(request, fleet, now, leaving)),
+    return Decision(
+        "reserved",
+        choice.number,
+        choice.kind,
+        None,
+        None,
+        choice.send_at - now,
+        tuple(look_at_all(request, fleet, now, choice.moved_from)),
+        now,
+        who.masked,
+        choice.moved_from,
     )
 
 
@@ -208,64 +211,37 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
     """Give a recipient another line now. It is charged there as a new conversation, but no message goes out."""
     now = yield from ready(fleet, now)
     for _ in range(ATTEMPTS):
-        answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.versions()])
-        absorb(fleet, answer)
-        contact_version, contact = fleet.person(who.contact_key) or (0, None)
+        answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
+        absorb(fleet, answer, who)
+        contact, contact_version = who.contact, who.contact_version
         if contact is None:
             raise ValueError(f"{who.masked} belongs to no line yet: assign() gives them one")
         if request.line == contact.number:
             return
-        fleet.at(now)
         choice = decide_move(request, fleet, contact, now)
         if isinstance(choice, Refusal):
             raise refused(_decision(fleet, request, who, choice, now))
         state = fleet.state(choice.number)
         assert state is not None
-        spending = charge(
-            state,
-            choice,
-            fleet.policy,
-            now,
-            ident=ident_of(made_id),
-            max_delay=request.max_delay,
-            message=False,
-        )
+        ident = ident_of(made_id)
+        spending = charge(state, choice, fleet.policy, now, ident, request.max_delay, message=False)
         after = _moved(contact, choice, now, opened=0)
-        spending_key = records.spending_key(choice.number)
-        standing_key = records.standing_key(choice.number)
         writes = [
-            Write(spending_key, fleet.version(spending_key), spending.encode()),
-            Write(standing_key, fleet.version(standing_key), SAME),
+            Write(state.spending_key, state.spending_version, spending.encode()),
+            Write(state.standing_key, state.standing_version, SAME),
             Write(who.contact_key, contact_version, after.encode()),
             Write(EPOCH, fleet.epoch_version, SAME),
         ]
-        answer = yield Swap(writes, {})
+        answer = yield Swap(writes, NOTHING)
         if answer.applied:
-            fleet.wrote(spending_key, answer.records[spending_key].version, spending)
-            fleet.wrote(who.contact_key, answer.records[who.contact_key].version, after)
+            fleet.spent(choice.number, answer.records[state.spending_key].version, spending)
+            who.met(answer.records[who.contact_key].version, after)
             return
-        absorb(fleet, answer)
+        absorb(fleet, answer, who)
     raise busy()
 
 
-class Seen(Mapping[str, int]):
-    """The versions held of the lines that rank best, worked out only where a store wants them."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
-    def _keys(self) -> list[str]:
-        names = (records.standing_key, records.spending_key)
-        return [name(number) for number in self._fleet.best() for name in names]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys())
-
-    def __len__(self) -> int:
-        return len(self._keys())
-
-    def __getitem__(self, key: str) -> int:
-        return self._fleet.versions()[key]
+NOTHING: Final[Mapping[str, int]] = {}
 
 
 def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int) -> Contact:
@@ -280,7 +256,8 @@ def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int) ->
 def _moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contact:
     history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
     lines = {grant.number, *(line for line, _ in history)}
-    return contact.changed(
+    return attrs.evolve(
+        contact,
         number=grant.number,
         since=now,
         history=history,
@@ -288,22 +265,6 @@ def _moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contac
         opened=opened,
         made=0,
         wait_until=0.0,
-    )
-
-
-def _granted(who: Who, grant: Grant, now: float) -> Decision:
-    chosen = grant.chosen or (Candidate(grant.number, 1.0, slot=grant.send_at),)
-    return Decision(
-        "reserved",
-        grant.number,
-        grant.kind,
-        None,
-        None,
-        grant.send_at - now,
-        chosen,
-        now,
-        who.masked,
-        grant.moved_from,
     )
 
 
@@ -335,6 +296,8 @@ def _decision(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now: f
 
 def _behind(fleet: Fleet, who: Who, refusal: Refusal, ticket_key: str | None) -> Iterator[str]:
     """The keys of the records that a refusal rests on."""
+    if refusal.outcome == "stale":
+        return
     yield who.contact_key
     if who.block_key is not None:
         yield who.block_key
@@ -345,7 +308,7 @@ def _behind(fleet: Fleet, who: Who, refusal: Refusal, ticket_key: str | None) ->
         yield records.standing_key(refusal.number)
         yield records.spending_key(refusal.number)
     elif refusal.outcome != "blocked":
-        yield from fleet.versions()
+        yield from fleet.keys()
 
 
 def _earlier(found: Record, who: Who, key: str | None, now: float) -> tuple[Made | None, int]:
@@ -358,29 +321,19 @@ def _earlier(found: Record, who: Who, key: str | None, now: float) -> tuple[Made
     if ticket.outcome in ("NOT_SENT", "LINE_REFUSED", "RECIPIENT_REFUSED"):
         return None, found.version
     kind: Any = ticket.kind
-    decision = Decision(
-        "reserved",
-        ticket.number,
-        kind,
-        None,
-        None,
-        max(0.0, ticket.send_at - now),
-        (),
-        now,
-        who.masked,
-        ticket.moved_from,
-    )
+    outcome = Outcome.SENT if ticket.outcome == "SENT" else None
     return Made(
         ticket.id,
         who,
         ticket.number,
         kind,
-        ticket.send_at,
-        decision,
+        now,
+        max(ticket.send_at, now),
+        (),
         ticket.moved_from,
         None,
         key,
-        Outcome.SENT if ticket.outcome == "SENT" else None,
+        outcome,
         resumed=True,
     ), found.version
 
@@ -405,9 +358,8 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
         *((who.block_key,) if who.block_key else ()),
     ]
     answer: Answer = yield Read(keys)
-    absorb(fleet, answer)
-    _, contact = fleet.person(who.contact_key) or (0, None)
-    _, block = (who.block_key and fleet.person(who.block_key)) or (0, None)
+    absorb(fleet, answer, who)
+    contact, block = who.contact, who.block
     state, refusal = fleet.state(number), None
     fleet.at(now)
     code = block.code if block and not made.override_optout else None
@@ -443,7 +395,7 @@ class Reserving(Protocol):
         made_id: str,
         *,
         key: str | None,
-        begun: Callable[[Made], None] | None,
+        begun: Callable[[Made], None] | None = None,
     ) -> Flow[Made]:
         """A reservation."""
         ...
@@ -458,7 +410,7 @@ def send(
     reserving: Reserving,
     key: str | None,
     max_wait: float | None,
-    begun: Callable[[Made], None],
+    begun: Callable[[Made], None] | None = None,
 ) -> Flow[Any]:
     """Reserve, wait, check, call, settle; fail over a new conversation whose line refused, to at most three lines."""
     waited, tried, cause = 0.0, 0, None
@@ -474,7 +426,8 @@ def send(
             yield Sleep(wait)
             waited, now = waited + wait, (yield Now())
             continue
-        begun(made)
+        if begun is not None:
+            begun(made)
         now = yield Now()
         if made.outcome is Outcome.SENT:
             raise AlreadySent("the message with this key has been sent", reservation=made)

@@ -39,18 +39,6 @@ class Conclusion:
     pending: bool
 
 
-@attrs.define
-class LineState:
-    """A line of the fleet with the records held of it."""
-
-    line: Line
-    limits: Limits
-    area: str | None
-    standing: Standing
-    spending: Spending
-    conclusion: Conclusion
-
-
 @attrs.frozen
 class Budget:
     """What a line may bear now. None: no limit. `day_number` is the sending day a new conversation would fall in."""
@@ -64,6 +52,28 @@ class Budget:
     message_gap: float
     message_burst: int
     at_risk: bool
+
+
+@attrs.define
+class LineState:
+    """A line of the fleet with the records held of it, their versions, and what was last worked out from them.
+
+    `budget` holds while both records do and until `budget_until`, for one value of `budget_slow`.
+    """
+
+    line: Line
+    limits: Limits
+    area: str | None
+    standing: Standing
+    standing_key: str
+    standing_version: int
+    spending: Spending
+    spending_key: str
+    spending_version: int
+    conclusion: Conclusion
+    budget: Budget | None = None
+    budget_until: float = 0.0
+    budget_slow: bool = False
 
 
 @attrs.define
@@ -126,7 +136,18 @@ def new_exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str |
 
 
 def budget_of(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budget:
-    """Limits and pace of a line: the policy's, warm-up, AT_RISK, and the ramp after CRITICAL. *slow*: stale health."""
+    """Limits and pace of a line now. *slow*: stale health."""
+    budget = state.budget
+    if budget is None or now >= state.budget_until or slow != state.budget_slow:
+        budget = state.budget = _budget(state, policy, now, slow=slow)
+        running = budget.day_number == state.spending.day
+        state.budget_until = state.spending.day_start + DAY if running else NEVER
+        state.budget_slow = slow
+    return budget
+
+
+def _budget(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budget:
+    """The policy's limits, warm-up, AT_RISK, and the ramp after CRITICAL."""
     spending, limits, pace = state.spending, state.limits, policy.pace
     running = spending.day > 0 and spending.day_start + DAY > now
     number = spending.day if running else spending.day + 1
@@ -164,21 +185,24 @@ def _scaled(limit: float, scale: float) -> int | None:
 
 def message_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
     """The earliest moment from *now* at which one more message may leave the line."""
-    reach = max(policy.pace.max_delay, spending.reach)
-    gap, burst = budget.message_gap, budget.message_burst
-    pace = policy.pace
-    mark = windows.trusted(
-        spending.message_mark, now, max(gap, pace.message_gap), pace.message_burst, reach
-    )
-    return windows.slot(mark, now, gap, burst)
+    mark = spending.message_mark
+    if mark <= now:
+        return now
+    pace, gap = policy.pace, budget.message_gap
+    reach = max(pace.max_delay, spending.reach)
+    mark = windows.trusted(mark, now, max(gap, pace.message_gap), pace.message_burst, reach)
+    return windows.slot(mark, now, gap, budget.message_burst)
 
 
 def new_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
-    reach, pace = max(policy.pace.max_delay, spending.reach), policy.pace
-    mark = windows.trusted(
-        spending.new_mark, now, max(budget.new_gap, pace.new_gap), pace.new_burst, reach
-    )
-    return windows.slot(mark, now, budget.new_gap, budget.new_burst)
+    """The earliest moment from *now* at which one more conversation may open on the line."""
+    mark = spending.new_mark
+    if mark <= now:
+        return now
+    pace, gap = policy.pace, budget.new_gap
+    reach = max(pace.max_delay, spending.reach)
+    mark = windows.trusted(mark, now, max(gap, pace.new_gap), pace.new_burst, reach)
+    return windows.slot(mark, now, gap, budget.new_burst)
 
 
 def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:

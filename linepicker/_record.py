@@ -81,8 +81,11 @@ def _format(raw: bytes, what: str) -> int:
     return raw[0]
 
 
+_to_json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def _dump(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _to_json(value).encode()
 
 
 def _load(raw: bytes) -> dict[str, Any]:
@@ -321,12 +324,12 @@ class Spending:
 
 # A recipient's contact
 
-_CONTACT: Final = struct.Struct("<IdII")
+_CONTACT: Final = struct.Struct("<IIddIBI")
 
 
 @attrs.define
 class Contact:
-    """A recipient's line, and the pace of this pair. Numbers, then JSON for what seldom changes.
+    """A recipient's line, and the pace of this pair. Packed; JSON only for what seldom is there.
 
     `opened` is 32 bits of the reservation that made the assignment (or the last move), 0 if none did; `made` how many
     reservations were made since, that one included. `times` and `ids`: the last minute's messages. `wait_until`: when a rate
@@ -342,65 +345,63 @@ class Contact:
     wait_until: float = 0.0
     times: array[float] = attrs.field(factory=_no_times)
     ids: array[int] = attrs.field(factory=_no_numbers)
-    head: bytes = b""
     rest: Mapping[str, Any] = attrs.field(factory=dict)
     format: int = FORMAT
 
     def encode(self) -> bytes:
-        if not self.head:
-            known = {
-                "number": self.number,
-                "since": self.since,
-                "history": self.history,
-                "chats": self.chats,
-                "opened": self.opened,
-            }
-            self.head = _dump({**self.rest, **known})
-        return b"".join(
-            (
-                bytes((self.format,)),
-                _CONTACT.pack(self.made, self.wait_until, len(self.times), len(self.head)),
-                _to_bytes(self.times),
-                _to_bytes(self.ids),
-                self.head,
-            )
+        number, seldom = self.number.encode(), b""
+        if self.history or self.chats or self.rest:
+            seldom = _dump({**self.rest, "history": self.history, "chats": self.chats})
+        numbers = _CONTACT.pack(
+            self.opened,
+            self.made,
+            self.since,
+            self.wait_until,
+            len(self.times),
+            len(number),
+            len(seldom),
         )
+        times, ids = _to_bytes(self.times), _to_bytes(self.ids)
+        return b"".join((bytes((self.format,)), numbers, times, ids, number, seldom))
 
     @classmethod
     def decode(cls, raw: bytes) -> Contact:
-        number = _format(raw, "contact")
+        format_number = _format(raw, "contact")
         try:
             reader = _Reader(raw)
-            made, wait_until, count, size = reader.unpack(_CONTACT)
+            opened, made, since, wait_until, count, size, more = reader.unpack(_CONTACT)
             times, ids = reader.array("d", count), reader.array("I", count)
-            head = reader.take(size)
-            value = _load(head)
-            if not all(map(math.isfinite, (wait_until, *times))):
+            number = reader.take(size).decode("ascii")
+            value = _load(reader.take(more)) if more else {"history": (), "chats": {}}
+            if not all(map(math.isfinite, (since, wait_until, *times))):
                 raise ValueError("impossible numbers")
             return cls(
-                str(value.pop("number")),
-                float(value.pop("since")),
-                tuple((str(line), float(since)) for line, since in value.pop("history")),
+                number,
+                since,
+                tuple((str(line), float(at)) for line, at in value.pop("history")),
                 {str(line): str(chat) for line, chat in value.pop("chats").items()},
-                int(value.pop("opened")),
+                opened,
                 made,
                 wait_until,
                 times,
                 ids,
-                head,
                 value,
-                number,
+                format_number,
             )
         except _BROKEN as error:
             raise _damaged("contact", error) from error
 
     def messaged(self, at: float, now: float, ident: int) -> Contact:
         """With one more reservation, whose message leaves at *at*."""
-        start = bisect_right(self.times, now - PAIR)
-        times, ids = self.times[start:], self.ids[start:]
-        place = bisect_right(times, at)
-        times.insert(place, at)
-        ids.insert(place, ident)
+        times, ids = self.times, self.ids
+        if not times or times[-1] <= now - PAIR:
+            times, ids = array("d", (at,)), array("I", (ident,))
+        else:
+            start = bisect_right(times, now - PAIR)
+            times, ids = times[start:], ids[start:]
+            place = bisect_right(times, at)
+            times.insert(place, at)
+            ids.insert(place, ident)
         return Contact(
             self.number,
             self.since,
@@ -411,7 +412,6 @@ class Contact:
             self.wait_until,
             times,
             ids,
-            self.head,
             self.rest,
             self.format,
         )
@@ -424,10 +424,6 @@ class Contact:
         times, ids = self.times[:], self.ids[:]
         del times[place], ids[place]
         return attrs.evolve(self, times=times, ids=ids)
-
-    def changed(self, **changes: Any) -> Contact:
-        """With other members of the JSON part."""
-        return attrs.evolve(self, head=b"", **changes)
 
 
 # The small ones

@@ -31,9 +31,7 @@ def settle(
     outcome, number = verdict.outcome, made.number
     spending_key, standing_key = records.spending_key(number), records.standing_key(number)
     undone = outcome in (Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED)
-    state = fleet.state(number)
-    on_probation = state is not None and state.standing.probation
-    if not (undone or on_probation or made.key or outcome is Outcome.RATE_LIMITED):
+    if not (undone or made.on_probation or made.key or outcome is Outcome.RATE_LIMITED):
         if outcome is not Outcome.SENT or verdict.chat_id in (None, made.chat_id):
             return
     ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
@@ -42,6 +40,7 @@ def settle(
         fleet,
         [key for key in keys if key is not None],
         lambda was: _settled(fleet, made, verdict, now, was),
+        who=made.who,
         expires={} if ticket_key is None else {ticket_key: now + DAY},
     )
 
@@ -97,9 +96,9 @@ def _taught(contact: Contact, made: Made, verdict: Verdict, now: float) -> Conta
         return attrs.evolve(contact, wait_until=max(contact.wait_until, now + pause))
     if verdict.outcome is Outcome.SENT and contact.number == made.number != left_from:
         history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
-        contact = contact.changed(number=left_from, since=now, history=history, opened=0)
+        contact = attrs.evolve(contact, number=left_from, since=now, history=history, opened=0)
     if verdict.chat_id is not None and contact.chats.get(left_from) != verdict.chat_id:
-        contact = contact.changed(chats={**contact.chats, left_from: verdict.chat_id})
+        contact = attrs.evolve(contact, chats={**contact.chats, left_from: verdict.chat_id})
     return contact
 
 
@@ -130,3 +129,4 @@ def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Fl
         if len(fleet.late) == fleet.late.maxlen:
             fleet.lost += 1
         fleet.late.append((made, verdict))
+        fleet.calm_until = -float("inf")

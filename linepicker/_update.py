@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from linepicker._asks import ATTEMPTS, Dice, Flow, Read, Sleep, Swap
+from linepicker._asks import ATTEMPTS, Dice, Flow, Read, Sleep, Swap, Who
 from linepicker._record import EPOCH, Block, FleetRecord, Ticket, encode_small
 from linepicker.errors import StoreError
 from linepicker.fleet import Fleet, decode
 from linepicker.stores import SAME, Answer, Write
 
 
-def absorb(fleet: Fleet, answer: Answer) -> None:
+def absorb(fleet: Fleet, answer: Answer, who: Who | None = None) -> None:
     """Take in what a store answered. Raises StoreError if it is another store than before."""
     epoch = answer.records.get(EPOCH)
     if epoch is not None and epoch.version != fleet.epoch_version:
@@ -21,6 +21,8 @@ def absorb(fleet: Fleet, answer: Answer) -> None:
             "Bring the old store back, or start anew with a new router"
         )
     fleet.learn(answer.records)
+    if who is not None:
+        who.learn(answer.records)
 
 
 def update(
@@ -28,11 +30,12 @@ def update(
     keys: Sequence[str],
     change: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
     *,
+    who: Who | None = None,
     expires: Mapping[str, float] = {},
 ) -> Flow[bool]:
     """Give the records at *keys* the values that *change* makes of them, all or none. False: it changed nothing.
 
-    *change* is a pure function of the decoded records (None where there is none); it is asked anew when somebody else
+    *who*: the recipient whose records are among them. *change* is a pure function of the decoded records (None where there is none); it is asked anew when somebody else
     wrote meanwhile. Raises StoreError after too many such races, and whatever *change* raises.
     """
     for attempt in range(ATTEMPTS):
@@ -40,7 +43,7 @@ def update(
             dice: float = yield Dice()
             yield Sleep(0.01 * dice)
         answer: Answer = yield Read([*keys, EPOCH])
-        absorb(fleet, answer)
+        absorb(fleet, answer, who)
         found = answer.records
         was = {key: decode(key, found[key]) for key in keys}
         after = change(was)
@@ -58,6 +61,10 @@ def update(
             for key, _, value, _ in writes:
                 version = 0 if value is None else answer.records[key].version
                 fleet.wrote(key, version, after[key])
+                if who is not None and key == who.contact_key:
+                    who.contact_version, who.contact = version, after[key]
+                elif who is not None and key == who.block_key:
+                    who.block_version, who.block = version, after[key]
             return True
     raise busy()
 

@@ -69,6 +69,7 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
             if fleet.polled_at is None and fleet.last_error is None:
                 raise
         now = yield Now()
+    fleet.at(now)
     return now
 
 
@@ -184,7 +185,7 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
                 held[number].standing = standing
                 held[number].standing_version = answer.records[key].version
             if record != fleet.record:
-                fleet.wrote(fleet.fleet_key, answer.records[fleet.fleet_key].version, record)
+                fleet.recorded(answer.records[fleet.fleet_key].version, record)
         fleet.install(lines, held, issued)
         fleet.owed = None
         return
@@ -222,7 +223,7 @@ def report_line(
     """What the provider says of a line. False: a duplicate, out of date, or not a line of the fleet."""
     now = yield from ready(fleet, now)
     if isinstance(report, LineAssigned):
-        fleet.hurry = True
+        fleet.hurry, fleet.calm_until = True, -float("inf")
         return True
     number = report.number
     if fleet.state(number) is None:
@@ -273,7 +274,10 @@ def report_person(fleet: Fleet, who: Who, now: float, *, at: float, back: bool) 
         return False  # groups are never blocked
     moment = min(at, now)
     written: bool = yield from update(
-        fleet, [key], lambda was: {key: _turned(was[key] or Block(), moment, back=back)}
+        fleet,
+        [key],
+        lambda was: {key: _turned(was[key] or Block(), moment, back=back)},
+        who=who,
     )
     return written
 
@@ -321,7 +325,7 @@ def report_reply(
 
     keys = [key for key in (who.contact_key, who.block_key, spending_key, event) if key]
     expires = {} if event is None else {event: now + EVENTS_KEPT}
-    written: bool = yield from update(fleet, keys, change, expires=expires)
+    written: bool = yield from update(fleet, keys, change, who=who, expires=expires)
     return written
 
 
@@ -394,11 +398,11 @@ def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bo
         return contact
     if chats.items() <= contact.chats.items():
         return contact
-    return contact.changed(chats={**contact.chats, **chats})
+    return attrs.evolve(contact, chats={**contact.chats, **chats})
 
 
 def forget(fleet: Fleet, who: Who) -> Flow[None]:
     """Erase a recipient's record in this pool. The opt-out stays."""
     if not fleet.epoch_version:
         yield from _open(fleet, write=True)
-    yield from update(fleet, [who.contact_key], lambda was: {who.contact_key: None})
+    yield from update(fleet, [who.contact_key], lambda was: {who.contact_key: None}, who=who)

@@ -105,8 +105,8 @@ def forecast(state: LineState, fleet: Fleet, now: float, until: float) -> list[f
             at = opens
             continue
         grant = Grant(state.line.number, "new", at, rank.budget)
-        mine.spending = charge(mine, grant, fleet.policy, at, ident=len(moments) + 1, max_delay=0.0)
-        mine.spending.probe = 0
+        mine.spending = charge(mine, grant, fleet.policy, at, len(moments) + 1, 0.0)
+        mine.spending.probe, mine.budget = 0, None
         moments.append(at)
     return moments
 

@@ -66,6 +66,10 @@ class AsyncReservation(Promise):
         retry_after: float | None = None,
     ) -> None:
         """As `Reservation.settle`."""
+        made = self._made
+        if outcome == "SENT" and made.plain and chat_id is None and number is None:
+            made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
+            return
         verdict = Verdict(
             Outcome(outcome),
             number=number,
@@ -73,7 +77,7 @@ class AsyncReservation(Promise):
             message_id=message_id,
             retry_after=retry_after,
         )
-        await self._router._settle(self._made, verdict)
+        await self._router._settle(made, verdict)
 
     async def release(self) -> None:
         """As `Reservation.release`."""
@@ -147,6 +151,7 @@ class AsyncRouter:
         self._flight = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._desk.fleet.flight = self._flight
+        self._desk.fleet.shows_seen = getattr(self._store, "wants_seen", True)
 
     # The verbs
 

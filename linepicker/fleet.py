@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, Literal, Protocol
 
 import attrs
-from cachetools import LRUCache
 
 from linepicker import _record as records
 from linepicker._line import Conclusion, LineState, Rank, assess, conclude
@@ -23,14 +23,10 @@ from linepicker.policy import Policy
 from linepicker.recipients import area_code
 from linepicker.stores import ABSENT, Record
 
-PEOPLE_KEPT: Final = 100_000
-"""How many recipients' records a process keeps at most."""
 SEEN_AT_MOST: Final = 64
 POLLS_KEPT: Final = 600.0
 """For how long, in seconds, the moments of polls are remembered."""
 LATE_AT_MOST: Final = 1000
-
-Kept = tuple[int, Any]
 
 
 class Flight(Protocol):
@@ -59,6 +55,10 @@ class Fleet:
         self.pool = pool
         self.static = static
         self.slow = False
+        self.stale = True
+        self.shows_seen = True
+        self.calm_until = -float("inf")
+        """Until then, if the clock goes forward, nothing is due: no poll, no change of freshness, nothing to write."""
         self.epoch_version = 0
         self.epoch = ""
         self.polled_at: float | None = None
@@ -77,8 +77,6 @@ class Fleet:
         self.lost = 0
         self.fleet_key = records.fleet_key(pool)
         self._states: dict[str, LineState] = {}
-        self._versions: dict[str, int] = {}
-        self._people: LRUCache[str, Kept] = LRUCache(PEOPLE_KEPT)
         self._ranks: dict[str, Rank] = {}
         self._dirty: set[str] = set()
         self._pending: set[str] = set()
@@ -102,8 +100,10 @@ class Fleet:
     def ranking(self, now: float) -> Ranking:
         for number in self._ranking.due(now):
             self.again(number, now)
-        while self._dirty:
-            self.again(self._dirty.pop(), now)
+        if self._dirty:
+            dirty, self._dirty = self._dirty, set()
+            for number in dirty:
+                self.again(number, now)
         return self._ranking
 
     def again(self, number: str, now: float) -> Rank:
@@ -126,13 +126,28 @@ class Fleet:
             return "stale"
         return "slow" if age > health.max_age else "fresh"
 
+    def calm(self, now: float) -> bool:
+        """Whether nothing has to be looked after at *now*."""
+        if self._now <= now < self.calm_until:
+            self._now = now
+            return True
+        return False
+
     def at(self, now: float) -> None:
         """Bring what depends on the moment alone up to *now*."""
-        slow = self.freshness(now) == "slow"
+        freshness, health = self.freshness(now), self.policy.health
+        slow, self.stale = freshness == "slow", freshness == "stale"
         if slow != self.slow or now < self._now:  # everything was ranked under other conditions
             self.slow = slow
             self._rank_all()
         self._now = now
+        self.calm_until = now
+        if self.epoch_version and not (self.late or self.owed or self.hurry or self.stale):
+            self.calm_until = float("inf")
+            if not self.static and self.polled_at is not None:
+                due = max(max(self.polled_at, self.tried_at) + health.ttl, self.next_try)
+                turns = (self.polled_at + health.max_age, self.polled_at + health.max_age_hard)
+                self.calm_until = min(due, *(moment for moment in turns if moment > now), due)
 
     # Polls
 
@@ -223,26 +238,29 @@ class Fleet:
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
-        self._states, self._versions, self._pending = {}, {}, set()
+        self._states, self._pending = {}, set()
         for line in lines:
-            mine = held[line.number]
-            self._states[line.number] = LineState(
+            mine, number = held[line.number], line.number
+            self._states[number] = LineState(
                 line,
                 self.policy.limits_for(line),
-                area_code(line.number),
+                area_code(number),
                 mine.standing,
+                records.standing_key(number),
+                mine.standing_version,
                 mine.spending,
-                self._conclude(line.number, mine.standing),
+                records.spending_key(number),
+                mine.spending_version,
+                self._conclude(number, mine.standing),
             )
-            self._versions[records.standing_key(line.number)] = mine.standing_version
-            self._versions[records.spending_key(line.number)] = mine.spending_version
         self.polled_at, self.failures, self.last_error, self.hurry = issued, 0, None, False
-        self.next_try = -float("inf")
+        self.next_try = self.calm_until = -float("inf")
         self._rank_all()
 
     def apply(self, policy: Policy) -> None:
         """Another policy from now on."""
         self.policy = policy
+        self.calm_until = -float("inf")
         for state in self._states.values():
             state.limits = policy.limits_for(state.line)
             state.conclusion = self._conclude(state.line.number, state.standing)
@@ -250,64 +268,79 @@ class Fleet:
 
     # Records
 
-    def version(self, key: str) -> int:
-        """The version held of a line's record."""
-        return self._versions.get(key, 0)
+    def keys(self) -> list[str]:
+        """The keys of all lines' records."""
+        return [
+            key
+            for state in self._states.values()
+            for key in (state.standing_key, state.spending_key)
+        ]
 
-    def versions(self) -> Mapping[str, int]:
-        """The versions held of all lines' records."""
-        return self._versions
+    def seen(self) -> Mapping[str, int]:
+        """The versions held of the lines that rank best, at most 64; none where the store does not ask for them."""
+        found: dict[str, int] = {}
+        if self.shows_seen:
+            for trie in self._ranking.tiers:
+                for number in islice(trie.walk(0), SEEN_AT_MOST - len(found) // 2):
+                    state = self._states[number]
+                    found[state.standing_key] = state.standing_version
+                    found[state.spending_key] = state.spending_version
+        return found
 
-    def best(self) -> Iterator[str]:
-        """The numbers of the lines that rank best, at most 64."""
-        left = SEEN_AT_MOST
-        for trie in self._ranking.tiers:
-            for number in trie.walk(0):
-                if not left:
-                    return
-                left -= 1
-                yield number
+    def spent(self, number: str, version: int, spending: Spending) -> None:
+        """A line's spending, as it was written; nothing, if a later one is held."""
+        state = self._states.get(number)
+        if state is None or 0 < version < state.spending_version:
+            return
+        if spending.day_start != state.spending.day_start or spending.day != state.spending.day:
+            state.budget = None
+        state.spending, state.spending_version = spending, version
+        self._dirty.add(number)
 
-    def person(self, key: str) -> Kept | None:
-        """The version and record held of a contact or block, None if none is."""
-        kept: Kept | None = self._people.get(key)
-        return kept
+    def stands(self, number: str, version: int, standing: Standing) -> None:
+        """A line's standing, as it was written; nothing, if a later one is held."""
+        state = self._states.get(number)
+        if state is None or 0 < version < state.standing_version:
+            return
+        state.standing, state.standing_version, state.budget = standing, version, None
+        state.conclusion = self._conclude(number, standing)
+        self._dirty.add(number)
+
+    def recorded(self, version: int, record: FleetRecord | None) -> None:
+        """The fleet's record, as it is now."""
+        self.record, self.record_version = record or FleetRecord(), version
+        for number in list(self._pending):
+            state = self._states.get(number)
+            if state is not None:
+                self.stands(number, state.standing_version, state.standing)
 
     def wrote(self, key: str, version: int, record: Any) -> None:
-        """A record this process has just written, or read and decoded."""
-        if key[:5] == "line/":
+        """A record this process has just written. Those of recipients are not the fleet's."""
+        if key == self.fleet_key:
+            self.recorded(version, record)
+        elif key[:5] == "line/":
             number, what = key[5:].rsplit("/", 1)
-            state = self._states.get(number)
-            if state is None:
-                return
-            self._versions[key] = version
-            self._dirty.add(number)
             if what == "spending":
-                state.spending = record or Spending()
+                self.spent(number, version, record or Spending())
             else:
-                state.standing = record or Standing()
-                state.conclusion = self._conclude(number, state.standing)
-        elif key == self.fleet_key:
-            self.record, self.record_version = record or FleetRecord(), version
-            self._polls_changed()
-        else:
-            self._people[key] = (version, record)
+                self.stands(number, version, record or Standing())
 
     def learn(self, found: Mapping[str, Record]) -> None:
         """Take in records as a store returned them; what is older than the one held is left."""
         for key, record in found.items():
             version = record.version
-            if key[:5] == "line/":
-                held = self._versions.get(key)
-                if held is None or held == version or (version and version < held):
+            if key == self.fleet_key:
+                held = self.record_version
+            elif key[:5] == "line/":
+                number, what = key[5:].rsplit("/", 1)
+                state = self._states.get(number)
+                if state is None:
                     continue
-            elif key[:3] == "to/" or key[:6] == "block/":
-                kept = self._people.get(key)
-                if kept is not None and kept[0] == version:
-                    continue
-            elif key != self.fleet_key or version == self.record_version:
+                held = state.spending_version if what == "spending" else state.standing_version
+            else:
                 continue
-            self.wrote(key, version, decode(key, record))
+            if held != version and (not version or version > held):
+                self.wrote(key, version, decode(key, record))
 
     def _conclude(self, number: str, standing: Standing) -> Conclusion:
         conclusion = conclude(standing, self.record.polls, self.policy)
@@ -316,13 +349,6 @@ class Fleet:
         else:
             self._pending.discard(number)
         return conclusion
-
-    def _polls_changed(self) -> None:
-        for number in list(self._pending):
-            state = self._states.get(number)
-            if state is not None:
-                state.conclusion = self._conclude(number, state.standing)
-                self._dirty.add(number)
 
     @property
     def span(self) -> float:
@@ -334,6 +360,8 @@ class Fleet:
         return Ranking(tiers, areas=self.policy.affinity.area_code < 1.0)
 
     def _rank_all(self) -> None:
+        for state in self._states.values():
+            state.budget = None
         self._ranking, self._ranks = self._empty_ranking(), {}
         self._dirty = set(self._states)
 

@@ -15,9 +15,9 @@ from linepicker import _asks as asks
 from linepicker import _flow as flows
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, checked, log
+from linepicker._desk import SHORT_FETCH, Desk, check_key, checked, log
 from linepicker._promise import HostTime, Promise, new_id, on_host_time
-from linepicker._settle import settle, settle_or_keep, undo
+from linepicker._settle import settle, settle_or_keep
 from linepicker.errors import AlreadySent, SourceError, StoreError
 from linepicker.model import (
     Assignment,
@@ -76,6 +76,10 @@ class Reservation(Promise):
         `retry_after`: seconds, for RATE_LIMITED and LINE_REFUSED. Raises StoreError where something must be given back and
         the store is out (then it is still open); never for SENT and UNKNOWN, whose charge already stands.
         """
+        made = self._made
+        if outcome == "SENT" and made.plain and chat_id is None and number is None:
+            made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
+            return
         verdict = Verdict(
             Outcome(outcome),
             number=number,
@@ -83,7 +87,7 @@ class Reservation(Promise):
             message_id=message_id,
             retry_after=retry_after,
         )
-        self._router._settle(self._made, verdict)
+        self._router._settle(made, verdict)
 
     def release(self) -> None:
         """Give it back: the message will not be sent. As `settle("NOT_SENT")`."""
@@ -165,6 +169,7 @@ class Router:
         self._lock = threading.Lock()
         self._flight = threading.Lock()
         self._desk.fleet.flight = self._flight
+        self._desk.fleet.shows_seen = getattr(self._store, "wants_seen", True)
 
     # The verbs
 
@@ -209,12 +214,8 @@ class Router:
             override_optout=override_optout,
             chat_health=chat_health,
         )
-        begun = Begun()
-        with self._undoing(begun):
-            flow = self._desk.reserve(
-                who, request, self._clock.now(), new_id(), key=key, begun=begun
-            )
-            return self._promise(self._drive(flow))
+        flow = self._desk.reserve(who, request, self._clock.now(), new_id(), key=key)
+        return self._promise(self._drive(flow))
 
     def preview(
         self,
@@ -290,12 +291,6 @@ class Router:
             override_optout=override_optout,
             chat_health=chat_health,
         )
-        begun = Begun()
-
-        def answer(ask: asks.Call) -> Called:
-            begun.calling = True
-            return self._call(call, ask.made)
-
         flow = flows.send(
             self._desk.fleet,
             request,
@@ -304,16 +299,15 @@ class Router:
             reserving=self._desk.reserve,
             key=key,
             max_wait=max_wait,
-            begun=begun,
         )
-        with self._undoing(begun):
-            try:
-                result: R = self._drive(flow, {**self._answers, asks.Call: answer})
-            except AlreadySent as error:
-                if isinstance(error.reservation, Made):
-                    error.reservation = self._promise(error.reservation)
-                raise
-            return result
+        answers = {**self._answers, asks.Call: lambda ask: self._call(call, ask.made)}
+        try:
+            result: R = self._drive(flow, answers)
+        except AlreadySent as error:
+            if isinstance(error.reservation, Made):
+                error.reservation = self._promise(error.reservation)
+            raise
+        return result
 
     def report(self, report: Report) -> bool:
         """Tell what happened: a line's health, a reply, an opt-out, a receipt.
@@ -473,8 +467,7 @@ class Router:
     def _wait(self, made: Made) -> None:
         wait = made.send_at - self._clock.now()
         if wait > 0:
-            with self._undoing(Begun(made)):
-                self._clock.sleep(wait)
+            self._clock.sleep(wait)
         self._check(made)
 
     def _leave(self, made: Made, error: BaseException | None) -> None:
@@ -559,19 +552,6 @@ class Router:
     def _promise(self, made: Made) -> Reservation:
         state = self._desk.fleet.state(made.number)
         return Reservation(self, made, state.line if state is not None else Line(made.number))
-
-    @contextlib.contextmanager
-    def _undoing(self, begun: Begun) -> Iterator[None]:
-        """Take a reservation back that an interrupt (not an error) tore away before the caller's function ran."""
-        try:
-            yield
-        except Exception:
-            raise
-        except BaseException:
-            if begun.made is not None and not begun.calling:
-                with contextlib.suppress(StoreError):
-                    self._drive(undo(self._desk.fleet, begun.made, self._clock.now()))
-            raise
 
     def _operate(self, number: str, state: str, reason: str) -> None:
         self._alive()
