@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import textwrap
 import threading
 from collections import UserDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 
 import pytest
 
@@ -35,22 +37,40 @@ def store(path):
     made.close()
 
 
-def start(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """A process of its own that runs *script*."""
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start():
+    """Starts a process of its own that runs a script; none of them, nor their children, outlives the test."""
+    started = []
+
+    def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
-def run(script: str, *arguments: object) -> list[str]:
-    """The lines that *script* prints in a process of its own."""
-    process = start(script, *arguments)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    return printed.splitlines()
+@pytest.fixture
+def run(start):
+    """Runs a script in a process of its own, and gives the lines that it prints."""
+
+    def run(script: str, *arguments: object) -> list[str]:
+        process = start(script, *arguments)
+        printed, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        return printed.splitlines()
+
+    return run
 
 
 def put(store: SqliteStore, **values: bytes) -> dict[str, int]:
@@ -130,7 +150,7 @@ def test_a_swap_of_one_key_or_of_thousands_is_one_swap(store):
 # What goes wrong.
 
 
-def test_a_lock_of_another_process_is_waited_for_and_then_named(store, path):
+def test_a_lock_of_another_process_is_waited_for_and_then_named(store, path, start):
     """Reads go on meanwhile; a swap waits for `timeout`, is refused with what to do, and works when the lock is gone."""
     put(store, a=b"1")
     other = start(
@@ -191,7 +211,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(store, path):
     assert store.swap(writes).applied
 
 
-def test_a_write_that_fails_at_commit_is_unknown(path):
+def test_a_write_that_fails_at_commit_is_unknown(path, run):
     """Where the disk fails the log itself, nobody can tell whether the swap will be there: `.unknown` says so."""
     printed = run(
         """
@@ -362,8 +382,11 @@ def test_a_truncated_file_is_named(path, keep):
     put(full, **{f"k{n}": bytes(1000) for n in range(200)})
     full.close()
     os.truncate(path, keep if keep > 1 else int(path.stat().st_size * keep))
-    with pytest.raises(StoreError, match=r"damaged.*(recover|backup)"):
-        SqliteStore(path).read(["k0"])
+    with (
+        closing(SqliteStore(path)) as store,
+        pytest.raises(StoreError, match=r"damaged.*(recover|backup)"),
+    ):
+        store.read(["k0"])
 
 
 def test_damage_inside_the_file_is_named(path):
@@ -375,8 +398,8 @@ def test_damage_inside_the_file_is_named(path):
         for page in range(1, path.stat().st_size // 4096):
             file.seek(page * 4096)
             file.write(b"\xff" * 4096)
-    with pytest.raises(StoreError, match="damaged"):
-        list(SqliteStore(path).scan(""))
+    with closing(SqliteStore(path)) as store, pytest.raises(StoreError, match="damaged"):
+        list(store.scan(""))
 
 
 def test_a_newer_file_asks_for_a_newer_linepicker(store, path):
@@ -420,7 +443,7 @@ def test_a_key_that_is_no_text_is_a_store_error(store):
 # Many processes.
 
 
-def test_processes_that_start_together_make_one_store(path):
+def test_processes_that_start_together_make_one_store(path, start):
     """Eight first uses of one new file at once all succeed, with one epoch and no version twice."""
     script = """
         import sys
@@ -444,7 +467,7 @@ def test_processes_that_start_together_make_one_store(path):
     assert len(set(versions)) == 8
 
 
-def test_no_acknowledged_swap_is_lost_to_kills(path):
+def test_no_acknowledged_swap_is_lost_to_kills(path, start):
     """Four processes add to one counter and to their own in one swap; they are killed at random, 24 times, and replaced.
     Every addition that was acknowledged is there, none is there by half, and at most one a kill is there unacknowledged.
     """
@@ -509,7 +532,7 @@ FORK = """
 """
 
 
-def test_a_child_opens_its_own_connection(path):
+def test_a_child_opens_its_own_connection(path, run):
     """After a fork both sides write, and what the child wrote outlives a parent that closes first."""
     run(
         FORK
@@ -536,7 +559,7 @@ def test_a_child_opens_its_own_connection(path):
     assert sql(path, "PRAGMA integrity_check") == "ok"
 
 
-def test_a_fork_amid_other_threads_writes_breaks_nothing(path):
+def test_a_fork_amid_other_threads_writes_breaks_nothing(path, run):
     """Forty forks while two threads write: every child writes and ends, and no write of anybody is lost."""
     run(
         FORK
@@ -572,7 +595,7 @@ def test_a_fork_amid_other_threads_writes_breaks_nothing(path):
     assert sql(path, "PRAGMA integrity_check") == "ok"
 
 
-def test_a_child_of_an_async_parent_has_its_own_thread(path):
+def test_a_child_of_an_async_parent_has_its_own_thread(path, run):
     """The worker thread stays behind in a fork; the child starts another."""
     printed = run(
         FORK
@@ -595,7 +618,7 @@ def test_a_child_of_an_async_parent_has_its_own_thread(path):
     assert printed == ["1", "1"]
 
 
-def test_a_fork_behind_pythons_back_is_refused(path):
+def test_a_fork_behind_pythons_back_is_refused(path, run):
     """A child of a fork that runs no hooks can't use the store safely, and is told so; the parent goes on."""
     printed = run(
         FORK
