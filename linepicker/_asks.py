@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
-from linepicker._core import Request, candidate
+from linepicker._core import candidate
 from linepicker._line import Rank
 from linepicker._record import Block, Contact
 from linepicker.fleet import decode
@@ -125,14 +125,21 @@ class Who:
     recipient: Recipient
     contact_key: str
     block_key: str | None
-    masked: str
     salt: int
     area: str | None
     contact_version: int = 0
     contact: Contact | None = None
     block_version: int = 0
     block: Block | None = None
-    plain: Request | None = None
+
+    @property
+    def masked(self) -> str:
+        """The recipient, for people and logs."""
+        return self.recipient.masked
+
+    def blocked(self, version: int, block: Block | None) -> None:
+        """Whether they want messages, as was read or written."""
+        self.block_version, self.block = version, block
 
     def met(self, version: int, contact: Contact) -> None:
         """The contact this process has just written."""
@@ -146,7 +153,7 @@ class Who:
             self.contact_version, self.contact = record.version, decode(self.contact_key, record)
         record = found.get(self.block_key) if self.block_key is not None else None
         if record is not None and record.version != self.block_version:
-            self.block_version, self.block = record.version, decode("block/", record)
+            self.blocked(record.version, decode("block/", record))
 
 
 @attrs.define

@@ -27,7 +27,7 @@ def charge(
 ) -> Spending:
     """The line's spending with this reservation on it."""
     spending, budget, pace = state.spending.copy(), grant.budget, policy.pace
-    reach = max(pace.max_delay, spending.reach)
+    reach, limits = max(pace.max_delay, spending.reach), state.limits
     windows.settle_clock(spending, now, reach + max(budget.new_gap, pace.new_gap) * pace.new_burst)
     if grant.kind != "known":
         if budget.day_number != spending.day:
@@ -41,7 +41,7 @@ def charge(
             now,
             ident=ident,
             moved=grant.kind == "moved",
-            keep=max(windows.CHARGES_KEPT, state.limits.new_per_day or 0),
+            keep=max(windows.CHARGES_KEPT, limits.new_per_day or 0, limits.new_per_hour or 0),
         )
         mark = spending.new_mark
         if mark > now:

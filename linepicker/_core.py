@@ -28,16 +28,12 @@ from linepicker._record import PAIR, Block, Contact
 from linepicker._windows import DAY
 from linepicker.model import Candidate, Kind, Line
 from linepicker.policy import Policy
-from linepicker.recipients import Recipient
 
 
-@attrs.frozen
+@attrs.define
 class Request:
-    """What the caller asks for. `salt` settles ties; `area` is the recipient's area code if affinity matters."""
+    """What the caller asks for."""
 
-    recipient: Recipient
-    salt: int = 0
-    area: str | None = None
     line_type: str | None = None
     tags: frozenset[str] = frozenset()
     exclude: frozenset[str] = frozenset()
@@ -45,6 +41,15 @@ class Request:
     max_delay: float = 300.0
     inbound: bool = False
     override_optout: bool = False
+
+
+class Person(Protocol):
+    """What a decision sees of the recipient. `salt` settles ties; `area` is the area code if affinity matters."""
+
+    salt: int
+    area: str | None
+    contact: Contact | None
+    block: Block | None
 
 
 @attrs.define
@@ -98,26 +103,26 @@ class FleetView(Protocol):
         ...
 
 
-def decide(
-    request: Request, fleet: FleetView, contact: Contact | None, block: Block | None, now: float
-) -> Grant | Refusal:
+def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant | Refusal:
     """The gates, in their order."""
-    if block is not None and not request.recipient.is_group and not request.override_optout:
-        code = block.code
+    if who.block is not None and not request.override_optout:
+        code = who.block.code
         if code is not None:
             return Refusal("blocked", code)
     if fleet.stale:
         return Refusal("stale", "stale")
-    if contact is not None:
-        return _known(request, fleet, contact, now)
+    if who.contact is not None:
+        return _known(request, who, fleet, who.contact, now)
     if request.inbound:
         return _wrote_first(request, fleet, now)
     if request.line is not None:
         return _pinned(request, fleet, request.line, now)
-    return _new(request, fleet, now)
+    return _new(request, who, fleet, now)
 
 
-def _known(request: Request, fleet: FleetView, contact: Contact, now: float) -> Grant | Refusal:
+def _known(
+    request: Request, who: Person, fleet: FleetView, contact: Contact, now: float
+) -> Grant | Refusal:
     number, stickiness = contact.number, fleet.policy.stickiness
     if number in request.exclude or request.line not in (None, number):
         return Refusal("held", "excluded", None, number, "known")
@@ -135,7 +140,7 @@ def _known(request: Request, fleet: FleetView, contact: Contact, now: float) -> 
     known_end = None if ends == NEVER else ends
     if mode == "hold" or request.line == number:
         return Refusal("held", code or "", known_end, number, "known")
-    answer = _new(request, fleet, now, leaving=number)
+    answer = _new(request, who, fleet, now, leaving=number)
     if isinstance(answer, Refusal):
         opening = min((m for m in (known_end, answer.retry_at) if m is not None), default=None)
         return Refusal("held", code or "", opening, number, "known")
@@ -212,61 +217,56 @@ def ruled_out(request: Request, line: Line) -> str | None:
 
 
 def _new(
-    request: Request, fleet: FleetView, now: float, leaving: str | None = None
+    request: Request, who: Person, fleet: FleetView, now: float, leaving: str | None = None
 ) -> Grant | Refusal:
     """The best line for a new conversation, or for one that moves away from the line *leaving*."""
-    plain = not (request.line_type or request.tags or request.exclude or leaving)
-    factor = fleet.policy.affinity.area_code if request.area else 1.0
+    plain = not (request.line_type or request.tags or request.exclude or leaving or who.area)
     ranking = fleet.ranking(now)
     for tier, trie in enumerate(ranking.tiers):
-        own = ranking.area(tier, request.area) if factor < 1.0 and request.area else None
-        found = _best(request, fleet, trie, own, factor, leaving, now, plain=plain)
+        found: Sequence[str]
+        if plain:
+            found = trie.first_two(who.salt)
+        else:
+            near = ranking.area(tier, who.area) if who.area else None
+            found = _best(request, who, fleet, trie, near, leaving, now)
         if not found:
             continue
         rank = fleet.rank(found[0])
         send_at = max(rank.slot, now)
         if send_at - request.max_delay > now:
             continue
-        ranks = [
-            (number, fleet.rank(number), _affinity(request, fleet, number, factor))
-            for number in found
-        ]
+        ranks = [(number, fleet.rank(number), _affinity(who, fleet, number)) for number in found]
         kind: Kind = "new" if leaving is None else "moved"
         return Grant(found[0], kind, send_at, rank.budget, ranks, leaving)
-    return _nobody(request, fleet, now, leaving)
+    return _nobody(request, who, fleet, now, leaving)
 
 
 def _best(
     request: Request,
+    who: Person,
     fleet: FleetView,
     trie: Trie,
-    own: Trie | None,
-    factor: float,
+    near: Trie | None,
     leaving: str | None,
     now: float,
-    *,
-    plain: bool,
 ) -> Sequence[str]:
-    """The best line of one tier and the next best; lines this call rules out are set aside."""
-    if plain and own is None and factor == 1.0:
-        return trie.first_two(request.salt)
-    best = _two_acceptable(request, fleet, trie, leaving, now)
-    if own is None or not best:
-        return best
-    near = _two_acceptable(request, fleet, own, leaving, now)
-    keyed = {
-        number: (fleet.rank(number).key[0], fleet.rank(number).key[1] * share)
-        for numbers, share in ((best, factor), (near, 1.0))
-        for number in numbers
-    }
+    """The best line of one tier and the next best. Lines this call rules out are set aside; those *near* the recipient
+    weigh more."""
+    best = _two_acceptable(request, who, fleet, trie, leaving, now)
+    if near is not None:
+        best += _two_acceptable(request, who, fleet, near, leaving, now)
+    keyed = {}
+    for number in best:
+        slot, score = fleet.rank(number).key
+        keyed[number] = (slot, score * _affinity(who, fleet, number))
     return sorted(keyed, key=keyed.__getitem__, reverse=True)[:2]
 
 
 def _two_acceptable(
-    request: Request, fleet: FleetView, trie: Trie, leaving: str | None, now: float
+    request: Request, who: Person, fleet: FleetView, trie: Trie, leaving: str | None, now: float
 ) -> list[str]:
     found: list[str] = []
-    for number in trie.walk(request.salt):
+    for number in trie.walk(who.salt):
         state = fleet.state(number)
         if state is None or number == leaving or ruled_out(request, state.line):
             continue
@@ -288,9 +288,11 @@ def moves_full(state: LineState, now: float) -> float | None:
     return moves[-limit] + DAY if limit is not None and len(moves) >= limit else None
 
 
-def _affinity(request: Request, fleet: FleetView, number: str, factor: float) -> float:
+def _affinity(who: Person, fleet: FleetView, number: str) -> float:
+    if who.area is None:
+        return 1.0
     state = fleet.state(number)
-    return 1.0 if factor == 1.0 or (state and state.area == request.area) else factor
+    return 1.0 if state is not None and state.area == who.area else fleet.policy.affinity.area_code
 
 
 def candidate(
@@ -317,10 +319,9 @@ def candidate(
 
 
 def look_at_all(
-    request: Request, fleet: FleetView, now: float, leaving: str | None = None
+    request: Request, who: Person, fleet: FleetView, now: float, leaving: str | None = None
 ) -> list[Candidate]:
     """Every line of the fleet as this request finds it, the best first."""
-    factor = fleet.policy.affinity.area_code if request.area else 1.0
     found = []
     for number, state in fleet.states():
         rank = assess(state, fleet.policy, now, slow=fleet.slow)
@@ -333,7 +334,7 @@ def look_at_all(
             code, opens = "pace", rank.slot - request.max_delay
         if rank.excluded in BUDGETS:
             rank = attrs.evolve(rank, opens_at=_opening(rank, request.max_delay, now))
-        affinity = _affinity(request, fleet, number, factor)
+        affinity = _affinity(who, fleet, number)
         found.append((rank.tier, rank.key, candidate(number, rank, affinity, code, opens)))
     found.sort(
         key=lambda each: (
@@ -346,9 +347,11 @@ def look_at_all(
     return [each for _, _, each in found]
 
 
-def _nobody(request: Request, fleet: FleetView, now: float, leaving: str | None) -> Refusal:
+def _nobody(
+    request: Request, who: Person, fleet: FleetView, now: float, leaving: str | None
+) -> Refusal:
     first: Candidate | None = None
-    for each in look_at_all(request, fleet, now, leaving):
+    for each in look_at_all(request, who, fleet, now, leaving):
         if each.opens_at is not None and (
             first is None or first.opens_at is None or each.opens_at < first.opens_at
         ):
@@ -360,11 +363,11 @@ def _nobody(request: Request, fleet: FleetView, now: float, leaving: str | None)
 
 
 def decide_move(
-    request: Request, fleet: FleetView, contact: Contact, now: float
+    request: Request, who: Person, fleet: FleetView, contact: Contact, now: float
 ) -> Grant | Refusal:
     """Where a recipient goes whom somebody wants to move: to *request.line*, or to the best other line."""
     if request.line is None:
-        return _new(request, fleet, now, leaving=contact.number)
+        return _new(request, who, fleet, now, leaving=contact.number)
     answer = _pinned(request, fleet, request.line, now)
     state = fleet.state(request.line)
     full = moves_full(state, now) if state is not None else None

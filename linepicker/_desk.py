@@ -7,11 +7,10 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
 from typing import Any, Final
+from zlib import crc32
 
 import attrs
-from cachetools import LRUCache
 
 from linepicker import _record as records
 from linepicker import _upkeep as upkeep
@@ -76,12 +75,16 @@ class Desk:
                 raise TypeError("source must have fetch(), or be an iterable of Line")
             self.static = checked(source)
         self.policy = policy or Policy()
+        self._plain = Request(max_delay=self.policy.pace.max_delay)
         self.pool, self._epoch = pool, epoch or ""
         self.fleet = self.new_fleet()
         self._source = source
         self._classify: Callable[[object], object] | None = getattr(source, "classify", None)
-        self._seed = b"" if seed is None else repr(seed).encode()
-        self._people: LRUCache[object, Who] = LRUCache(PEOPLE_KEPT)
+        self._seed = 0 if seed is None else crc32(repr(seed).encode())
+        self._contacts = records.contact_key(pool, "")
+        self._people: dict[object, Who] = {}
+        self._earlier: dict[object, Who] = {}
+        """Those used lately, and those used before: the latter go when the former are as many as may be kept."""
         self.takes_limits = self.static is None and _takes_limits(source)
 
     def new_fleet(self) -> Fleet:
@@ -93,7 +96,8 @@ class Desk:
     def reload(self, policy: Policy) -> None:
         """Another policy from the next call on."""
         self.policy = policy
-        self._people.clear()
+        self._people, self._earlier = {}, {}
+        self._plain = Request(max_delay=policy.pace.max_delay)
         self.fleet.apply(policy)
 
     # Arguments
@@ -102,33 +106,31 @@ class Desk:
         """The recipient. Raises InvalidRecipient."""
         try:
             name = to if isinstance(to, str) else tuple(to)
-            found: Who | None = self._people.get(name)
+            found = self._people.get(name) or self._earlier.pop(name, None)
         except TypeError:
             name, found = to, None  # type: ignore[assignment]  # which `parse` refuses in words
         if found is not None:
+            self._people[name] = found
             return found
         recipient = parse(name, default_region=self.policy.default_region)
         direct = None if recipient.is_group else recipient.handles[0]
-        near = self.policy.affinity.area_code < 1.0 and direct is not None
-        digest = blake2b(recipient.key.encode(), digest_size=8, key=self._key).digest()
+        area = None
+        if self.policy.affinity.area_code < 1.0 and direct is not None:
+            area = area_code(direct)
         who = Who(
             recipient,
-            records.contact_key(self.pool, recipient.key),
+            f"{self._contacts}{recipient.key}",
             None if direct is None else records.block_key(direct),
-            recipient.masked,
-            int.from_bytes(digest),
-            area_code(direct) if near and direct is not None else None,
+            crc32(recipient.key.encode(), self._seed),
+            area,
         )
+        if len(self._people) >= PEOPLE_KEPT:
+            self._people, self._earlier = {}, self._people
         self._people[name] = who
         return who
 
-    @property
-    def _key(self) -> bytes:
-        return blake2b(self._seed, digest_size=32).digest()
-
     def request(
         self,
-        who: Who,
         *,
         text: str | None = None,
         line_type: str | None = None,
@@ -142,12 +144,9 @@ class Desk:
     ) -> Request:
         """The caller's wishes, checked. Raises ValueError naming the argument. *text* and *chat_health* are accepted, and
         weigh nothing yet."""
-        asked = line_type or tags or exclude or line or inbound or override_optout or chat_health
-        if not asked and text is None and max_delay is None:
-            if who.plain is None:
-                delay = self.policy.pace.max_delay
-                who.plain = Request(who.recipient, who.salt, who.area, max_delay=delay)
-            return who.plain
+        asked = line_type or tags or exclude or inbound or override_optout or chat_health
+        if not asked and line is None and text is None and max_delay is None:
+            return self._plain
         if text is not None and not isinstance(text, str):
             raise ValueError(f"text must be a string, got {type(text).__name__}")
         if chat_health is not None:
@@ -161,9 +160,6 @@ class Desk:
         if line is not None:
             Line(line)
         return Request(
-            who.recipient,
-            who.salt,
-            who.area,
             line_type,
             frozenset(tags) if tags else _NONE,
             frozenset(exclude) if exclude else _NONE,

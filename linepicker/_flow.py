@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
@@ -26,7 +27,7 @@ from linepicker._asks import (
 from linepicker._charge import charge
 from linepicker._core import Grant, Refusal, Request, decide, decide_move, look_at_all
 from linepicker._line import exclusion, new_exclusion
-from linepicker._record import EPOCH, HISTORY_KEPT, Contact, Ticket
+from linepicker._record import EPOCH, HISTORY_KEPT, PAIR_KEPT, Contact, Ticket
 from linepicker._settle import settle_or_keep, undo
 from linepicker._update import absorb, busy
 from linepicker._upkeep import ready
@@ -88,12 +89,9 @@ def reserve(
             now = yield Now()
             fleet.at(now)
         while True:
-            contact, contact_version, block_version = (
-                who.contact,
-                who.contact_version,
-                who.block_version,
-            )
-            choice = decide(request, fleet, contact, who.block, now)
+            contact, contact_version = who.contact, who.contact_version
+            block_version = who.block_version
+            choice = decide(request, who, fleet, now)
             if isinstance(choice, Grant):
                 break
             behind = _behind(fleet, who, choice, ticket_key)
@@ -112,7 +110,8 @@ def reserve(
         assert state is not None
         ident = ident_of(made_id)
         spending = charge(state, choice, fleet.policy, now, ident, request.max_delay)
-        after = _contacted(contact, choice, now, ident)
+        keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
+        after = _contacted(contact, choice, now, ident, keep)
         made = Made(
             made_id,
             who,
@@ -132,8 +131,8 @@ def reserve(
         writes = [
             Write(state.spending_key, state.spending_version, spending.encode()),
             Write(who.contact_key, contact_version, after.encode()),
-            Write(state.standing_key, state.standing_version, SAME),
-            Write(EPOCH, fleet.epoch_version, SAME),
+            state.same,
+            fleet.same,
         ]
         if who.block_key is not None:
             writes.append(Write(who.block_key, block_version, SAME))
@@ -190,7 +189,7 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
     answer: Answer = yield Read(keys)
     absorb(fleet, answer, who)
     fleet.at(now)
-    choice = decide(request, fleet, who.contact, who.block, now)
+    choice = decide(request, who, fleet, now)
     if isinstance(choice, Refusal):
         return _decision(fleet, request, who, choice, now)
     return Decision(
@@ -200,7 +199,7 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
         None,
         None,
         choice.send_at - now,
-        tuple(look_at_all(request, fleet, now, choice.moved_from)),
+        tuple(look_at_all(request, who, fleet, now, choice.moved_from)),
         now,
         who.masked,
         choice.moved_from,
@@ -218,7 +217,7 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
             raise ValueError(f"{who.masked} belongs to no line yet: assign() gives them one")
         if request.line == contact.number:
             return
-        choice = decide_move(request, fleet, contact, now)
+        choice = decide_move(request, who, fleet, contact, now)
         if isinstance(choice, Refusal):
             raise refused(_decision(fleet, request, who, choice, now))
         state = fleet.state(choice.number)
@@ -228,9 +227,9 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
         after = _moved(contact, choice, now, opened=0)
         writes = [
             Write(state.spending_key, state.spending_version, spending.encode()),
-            Write(state.standing_key, state.standing_version, SAME),
             Write(who.contact_key, contact_version, after.encode()),
-            Write(EPOCH, fleet.epoch_version, SAME),
+            state.same,
+            fleet.same,
         ]
         answer = yield Swap(writes, NOTHING)
         if answer.applied:
@@ -244,13 +243,20 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
 NOTHING: Final[Mapping[str, int]] = {}
 
 
-def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int) -> Contact:
+def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int, keep: int) -> Contact:
     """The recipient's record with this reservation on it."""
     if contact is None:
-        contact = Contact(grant.number, now, opened=ident)
-    elif grant.kind == "moved":
+        return Contact(
+            grant.number,
+            now,
+            opened=ident,
+            made=1,
+            times=array("d", (grant.send_at,)),
+            ids=array("I", (ident,)),
+        )
+    if grant.kind == "moved":
         contact = _moved(contact, grant, now, opened=ident)
-    return contact.messaged(grant.send_at, now, ident)
+    return contact.messaged(grant.send_at, now, ident, keep)
 
 
 def _moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contact:
@@ -279,7 +285,7 @@ def _decision(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now: f
         attrs.evolve(each, excluded=refusal.reason, opens_at=refusal.retry_at, score=0.0)
         if each.number == refusal.number
         else each
-        for each in look_at_all(request, fleet, now, leaving)
+        for each in look_at_all(request, who, fleet, now, leaving)
     )
     return Decision(
         refusal.outcome,
@@ -322,6 +328,8 @@ def _earlier(found: Record, who: Who, key: str | None, now: float) -> tuple[Made
         return None, found.version
     kind: Any = ticket.kind
     outcome = Outcome.SENT if ticket.outcome == "SENT" else None
+    contact = who.contact
+    chat_id = contact.chats.get(ticket.number) if contact is not None else None
     return Made(
         ticket.id,
         who,
@@ -331,7 +339,7 @@ def _earlier(found: Record, who: Who, key: str | None, now: float) -> tuple[Made
         max(ticket.send_at, now),
         (),
         ticket.moved_from,
-        None,
+        chat_id,
         key,
         outcome,
         resumed=True,
@@ -377,8 +385,7 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
             refusal = Refusal("held", code, retry_at, number, made.kind)
     if refusal is not None:
         yield from undo(fleet, made, now)
-        request = Request(who.recipient)
-        raise refused(_decision(fleet, request, who, refusal, now))
+        raise refused(_decision(fleet, Request(), who, refusal, now))
 
 
 # Sending
@@ -441,11 +448,11 @@ def send(
         if made.outcome is None:
             yield from settle_or_keep(fleet, made, called.verdict, now)
         tried += 1
-        if made.outcome is Outcome.LINE_REFUSED and made.kind == "new" and tried < 3:
-            if request.line is None:
-                request = attrs.evolve(request, exclude=request.exclude | {made.number})
-                cause = called.error
-                continue
+        refused_here = made.outcome is Outcome.LINE_REFUSED and made.kind == "new"
+        if refused_here and not made.resumed and request.line is None and tried < 3:
+            request = attrs.evolve(request, exclude=request.exclude | {made.number})
+            cause = called.error
+            continue
         if called.error is not None:
             raise called.error
         return called.value

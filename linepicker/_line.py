@@ -14,6 +14,7 @@ from linepicker._record import Spending, Standing
 from linepicker._windows import DAY, HOUR, SPREAD
 from linepicker.model import Line
 from linepicker.policy import Limits, Policy
+from linepicker.stores import Write
 
 NEVER: Final = math.inf
 PROBE_LEASE: Final = 600.0
@@ -58,7 +59,7 @@ class Budget:
 class LineState:
     """A line of the fleet with the records held of it, their versions, and what was last worked out from them.
 
-    `budget` holds while both records do and until `budget_until`, for one value of `budget_slow`.
+    `same` demands that the standing has not moved. `budget` holds while both records do and until `budget_until`, for one value of `budget_slow`.
     """
 
     line: Line
@@ -71,6 +72,7 @@ class LineState:
     spending_key: str
     spending_version: int
     conclusion: Conclusion
+    same: Write
     budget: Budget | None = None
     budget_until: float = 0.0
     budget_slow: bool = False

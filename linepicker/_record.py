@@ -29,6 +29,8 @@ NEWEST_READABLE: Final = FORMAT + 1
 
 PAIR: Final = 60.0
 """Linq counts the messages of a sender-recipient pair per 60 s (Rate Limits)."""
+PAIR_KEPT: Final = 32
+"""How many messages of the last minute a contact remembers where no limit asks for more: one may be given back."""
 
 HISTORY_KEPT: Final = 10
 """How many earlier lines of a recipient are remembered."""
@@ -95,10 +97,13 @@ def _load(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def _to_bytes(values: array[Any]) -> bytes:
-    if sys.byteorder == "big":
-        values = values[:]
-        values.byteswap()
+_LITTLE: Final = sys.byteorder == "little"
+
+
+def _swapped(values: array[Any]) -> bytes:
+    """The little-endian bytes of an array on a big-endian host."""
+    values = values[:]
+    values.byteswap()
     return values.tobytes()
 
 
@@ -107,7 +112,7 @@ class _Reader:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self.at = 1
+        self.at = 0
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         values = layout.unpack_from(self.raw, self.at)
@@ -123,7 +128,7 @@ class _Reader:
     def array(self, typecode: str, count: int) -> array[Any]:
         values: array[Any] = array(typecode)
         values.frombytes(self.take(count * values.itemsize))
-        if sys.byteorder == "big":
+        if not _LITTLE:
             values.byteswap()
         return values
 
@@ -197,7 +202,7 @@ class Standing:
 
 # A line's spending
 
-_SPENDING: Final = struct.Struct("<IdIddddIdII")
+_SPENDING: Final = struct.Struct("<BIdIddddIdII")
 
 
 def _no_times() -> array[float]:
@@ -241,29 +246,26 @@ class Spending:
     rest: bytes = b""
 
     def encode(self) -> bytes:
-        return b"".join(
-            (
-                bytes((self.format,)),
-                _SPENDING.pack(
-                    self.day,
-                    self.day_start,
-                    self.ramp_day,
-                    self.ramp_for,
-                    self.new_mark,
-                    self.message_mark,
-                    self.reach,
-                    self.probe,
-                    self.probe_at,
-                    len(self.times),
-                    len(self.buckets),
-                ),
-                _to_bytes(self.times),
-                _to_bytes(self.ids),
-                self.moved,
-                _to_bytes(self.buckets),
-                self.rest,
-            )
+        times, ids, buckets = self.times, self.ids, self.buckets
+        numbers = _SPENDING.pack(
+            self.format,
+            self.day,
+            self.day_start,
+            self.ramp_day,
+            self.ramp_for,
+            self.new_mark,
+            self.message_mark,
+            self.reach,
+            self.probe,
+            self.probe_at,
+            len(times),
+            len(buckets),
         )
+        if _LITTLE:
+            lists = times.tobytes() + ids.tobytes() + self.moved + buckets.tobytes()
+        else:
+            lists = _swapped(times) + _swapped(ids) + self.moved + _swapped(buckets)
+        return numbers + lists + self.rest
 
     @classmethod
     def decode(cls, raw: bytes) -> Spending:
@@ -276,9 +278,18 @@ class Spending:
             moved, pairs = reader.take(charges), reader.array("i", buckets)
             if not all(map(math.isfinite, (*times, *values))) or buckets % 2:
                 raise ValueError("impossible numbers")
-            day, day_start, ramp_day, ramp_for, new_mark, message_mark, reach, probe, probe_at = (
-                values[:-2]
-            )
+            (
+                _,
+                day,
+                day_start,
+                ramp_day,
+                ramp_for,
+                new_mark,
+                message_mark,
+                reach,
+                probe,
+                probe_at,
+            ) = values[:-2]
             return cls(
                 times,
                 ids,
@@ -324,7 +335,7 @@ class Spending:
 
 # A recipient's contact
 
-_CONTACT: Final = struct.Struct("<IIddIBI")
+_CONTACT: Final = struct.Struct("<BIIddIBI")
 
 
 @attrs.define
@@ -353,6 +364,7 @@ class Contact:
         if self.history or self.chats or self.rest:
             seldom = _dump({**self.rest, "history": self.history, "chats": self.chats})
         numbers = _CONTACT.pack(
+            self.format,
             self.opened,
             self.made,
             self.since,
@@ -361,15 +373,16 @@ class Contact:
             len(number),
             len(seldom),
         )
-        times, ids = _to_bytes(self.times), _to_bytes(self.ids)
-        return b"".join((bytes((self.format,)), numbers, times, ids, number, seldom))
+        if _LITTLE:
+            return numbers + self.times.tobytes() + self.ids.tobytes() + number + seldom
+        return numbers + _swapped(self.times) + _swapped(self.ids) + number + seldom
 
     @classmethod
     def decode(cls, raw: bytes) -> Contact:
         format_number = _format(raw, "contact")
         try:
             reader = _Reader(raw)
-            opened, made, since, wait_until, count, size, more = reader.unpack(_CONTACT)
+            _, opened, made, since, wait_until, count, size, more = reader.unpack(_CONTACT)
             times, ids = reader.array("d", count), reader.array("I", count)
             number = reader.take(size).decode("ascii")
             value = _load(reader.take(more)) if more else {"history": (), "chats": {}}
@@ -391,13 +404,13 @@ class Contact:
         except _BROKEN as error:
             raise _damaged("contact", error) from error
 
-    def messaged(self, at: float, now: float, ident: int) -> Contact:
-        """With one more reservation, whose message leaves at *at*."""
+    def messaged(self, at: float, now: float, ident: int, keep: int) -> Contact:
+        """With one more reservation, whose message leaves at *at*; the latest *keep* of the last minute are remembered."""
         times, ids = self.times, self.ids
         if not times or times[-1] <= now - PAIR:
             times, ids = array("d", (at,)), array("I", (ident,))
         else:
-            start = bisect_right(times, now - PAIR)
+            start = max(bisect_right(times, now - PAIR), len(times) + 1 - keep)
             times, ids = times[start:], ids[start:]
             place = bisect_right(times, at)
             times.insert(place, at)

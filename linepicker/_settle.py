@@ -55,7 +55,10 @@ def _settled(
     contact: Contact | None = after[who.contact_key]
     spending = after[spending_key] or records.Spending()
     standing = after[standing_key] or records.Standing(first_seen=now)
-    if outcome in (Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED):
+    undone = outcome in (Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED)
+    if undone and made.resumed:
+        pass  # an earlier attempt may have gone out: its charge stands, whatever this one met
+    elif undone:
         after[spending_key], after[who.contact_key] = give_back(
             spending, contact, made.kind, made.ident, now
         )
@@ -83,7 +86,8 @@ def _settled(
     if made.key is not None:
         ticket_key = records.ticket_key(fleet.pool, made.key)
         ticket: Ticket | None = after[ticket_key]
-        if ticket is not None and ticket.id == made.id and ticket.outcome != "SENT":
+        open_still = ticket is not None and ticket.id == made.id and ticket.outcome != "SENT"
+        if ticket is not None and open_still and not (undone and made.resumed):
             after[ticket_key] = attrs.evolve(ticket, outcome=str(outcome))
     return after
 

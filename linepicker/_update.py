@@ -9,13 +9,13 @@ from linepicker._asks import ATTEMPTS, Dice, Flow, Read, Sleep, Swap, Who
 from linepicker._record import EPOCH, Block, FleetRecord, Ticket, encode_small
 from linepicker.errors import StoreError
 from linepicker.fleet import Fleet, decode
-from linepicker.stores import SAME, Answer, Write
+from linepicker.stores import Answer, Write
 
 
 def absorb(fleet: Fleet, answer: Answer, who: Who | None = None) -> None:
     """Take in what a store answered. Raises StoreError if it is another store than before."""
     epoch = answer.records.get(EPOCH)
-    if epoch is not None and epoch.version != fleet.epoch_version:
+    if epoch is not None and epoch.version != fleet.same.version:
         raise StoreError(
             "the store is not the one this router began with: it was wiped, restored or replaced. "
             "Bring the old store back, or start anew with a new router"
@@ -56,7 +56,7 @@ def update(
         ]
         if not writes:
             return False
-        answer = yield Swap([*writes, Write(EPOCH, fleet.epoch_version, SAME)], {})
+        answer = yield Swap([*writes, fleet.same], {})
         if answer.applied:
             for key, _, value, _ in writes:
                 version = 0 if value is None else answer.records[key].version
@@ -64,7 +64,7 @@ def update(
                 if who is not None and key == who.contact_key:
                     who.contact_version, who.contact = version, after[key]
                 elif who is not None and key == who.block_key:
-                    who.block_version, who.block = version, after[key]
+                    who.blocked(version, after[key])
             return True
     raise busy()
 

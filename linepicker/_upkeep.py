@@ -37,7 +37,7 @@ from linepicker.model import (
     LineChanged,
     LineReleased,
 )
-from linepicker.stores import SAME, Answer, Write
+from linepicker.stores import Answer, Write
 
 EVENTS_KEPT: Final = 2 * 86400.0
 """How long, in seconds, an event id is remembered. Linq retries for at most about half an hour."""
@@ -55,7 +55,7 @@ def is_opt_out(text: str) -> bool:
 
 def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
     """Open the store, write what was left behind, and refresh a stale snapshot. Answers the moment it is then."""
-    if not fleet.epoch_version:
+    if not fleet.same.version:
         yield from _open(fleet, write=write)
     if write and fleet.late:
         yield from flush(fleet, now)
@@ -83,7 +83,7 @@ def _open(fleet: Fleet, *, write: bool) -> Flow[None]:
         made: str = yield NewId()
         answer = yield Swap([Write(EPOCH, 0, made.encode())], {})
         if answer.applied:
-            fleet.epoch, fleet.epoch_version = made, answer.records[EPOCH].version
+            fleet.opened(made, answer.records[EPOCH].version)
             yield Say(f"the store is new: it knows no line or recipient (epoch {made})", 20)
             return
         record = answer.records[EPOCH]
@@ -93,7 +93,7 @@ def _open(fleet: Fleet, *, write: bool) -> Flow[None]:
             f"this is not the store that was asked for: its epoch is {found or 'unset'}, not {fleet.epoch}. "
             "Name the right store, or leave ?epoch= out to begin with this one"
         )
-    fleet.epoch, fleet.epoch_version = found, record.version
+    fleet.opened(found, record.version)
 
 
 def left_over(fleet: Fleet, now: float) -> Flow[None]:
@@ -106,7 +106,7 @@ def left_over(fleet: Fleet, now: float) -> Flow[None]:
 
 def refresh_now(fleet: Fleet, now: float) -> Flow[None]:
     """Fetch the lines because somebody asked. Raises SourceError."""
-    if not fleet.epoch_version:
+    if not fleet.same.version:
         yield from _open(fleet, write=True)
     yield from refresh(fleet, now, patient=True)
 
@@ -176,7 +176,7 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
         if record != fleet.record:
             writes.append(Write(fleet.fleet_key, fleet.record_version, encoded(record)))
         if writes:
-            writes.append(Write(EPOCH, fleet.epoch_version, SAME))
+            writes.append(fleet.same)
             answer = yield Swap(writes, {})
             if not answer.applied:
                 continue
@@ -348,7 +348,7 @@ def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> F
 
 def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:
     """A recipient's contact, read anew."""
-    if not fleet.epoch_version:
+    if not fleet.same.version:
         yield from _open(fleet, write=False)
     answer: Answer = yield Read([who.contact_key])
     absorb(fleet, answer)
@@ -369,7 +369,7 @@ class Belongs:
 def assign(fleet: Fleet, wanted: Iterable[Belongs], now: float, *, keep: bool) -> Flow[int]:
     """Assign recipients in one swap; how many had no line before. Raises ValueError where one has another line, unless
     *keep* leaves those as they are."""
-    if not fleet.epoch_version:
+    if not fleet.same.version:
         yield from _open(fleet, write=True)
     mine = {each.who.contact_key: each for each in wanted}
     if not mine:
@@ -403,6 +403,6 @@ def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bo
 
 def forget(fleet: Fleet, who: Who) -> Flow[None]:
     """Erase a recipient's record in this pool. The opt-out stays."""
-    if not fleet.epoch_version:
+    if not fleet.same.version:
         yield from _open(fleet, write=True)
     yield from update(fleet, [who.contact_key], lambda was: {who.contact_key: None}, who=who)

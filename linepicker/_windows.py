@@ -16,7 +16,7 @@ SPREAD: Final = 6 * HOUR
 DAY: Final = 24 * HOUR
 BUCKET: Final = 300
 """Messages are counted in buckets of this many seconds; the oldest counts whole."""
-CHARGES_KEPT: Final = 1000
+CHARGES_KEPT: Final = 250
 """How many new conversations of the rolling day a line remembers where no limit asks for more."""
 
 

@@ -174,7 +174,6 @@ class AsyncRouter:
         self._alive()
         who = self._desk.who(to)
         request = self._desk.request(
-            who,
             text=text,
             line_type=line_type,
             tags=tags,
@@ -212,7 +211,6 @@ class AsyncRouter:
         self._alive()
         who = self._desk.who(to)
         request = self._desk.request(
-            who,
             text=text,
             line_type=line_type,
             tags=tags,
@@ -247,7 +245,6 @@ class AsyncRouter:
         self._alive()
         who = self._desk.who(to)
         request = self._desk.request(
-            who,
             text=text,
             line_type=line_type,
             tags=tags,
@@ -349,7 +346,7 @@ class AsyncRouter:
         day. reason: for the log. Raises ValueError if they have no line, NoLine, Held, NotNow, StoreError."""
         self._alive()
         who = self._desk.who(to)
-        request = self._desk.request(who, line=number)
+        request = self._desk.request(line=number)
         now = self._clock.now()
         await self._drive(flows.move(self._desk.fleet, request, who, now, new_id()))
         log.info("%s moved to another line (%s)", who.masked, reason)

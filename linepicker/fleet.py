@@ -21,7 +21,7 @@ from linepicker.errors import SourceError
 from linepicker.model import Line
 from linepicker.policy import Policy
 from linepicker.recipients import area_code
-from linepicker.stores import ABSENT, Record
+from linepicker.stores import ABSENT, SAME, Record, Write
 
 SEEN_AT_MOST: Final = 64
 POLLS_KEPT: Final = 600.0
@@ -59,8 +59,9 @@ class Fleet:
         self.shows_seen = True
         self.calm_until = -float("inf")
         """Until then, if the clock goes forward, nothing is due: no poll, no change of freshness, nothing to write."""
-        self.epoch_version = 0
         self.epoch = ""
+        self.same = Write(records.EPOCH, 0, SAME)
+        """The demand that the store's epoch has not moved."""
         self.polled_at: float | None = None
         self.tried_at = -float("inf")
         self.attempts = 0
@@ -82,6 +83,10 @@ class Fleet:
         self._pending: set[str] = set()
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
+
+    def opened(self, epoch: str, version: int) -> None:
+        """Which store this is."""
+        self.epoch, self.same = epoch, Write(records.EPOCH, version, SAME)
 
     # What a decision sees
 
@@ -142,7 +147,7 @@ class Fleet:
             self._rank_all()
         self._now = now
         self.calm_until = now
-        if self.epoch_version and not (self.late or self.owed or self.hurry or self.stale):
+        if self.same.version and not (self.late or self.owed or self.hurry or self.stale):
             self.calm_until = float("inf")
             if not self.static and self.polled_at is not None:
                 due = max(max(self.polled_at, self.tried_at) + health.ttl, self.next_try)
@@ -252,6 +257,7 @@ class Fleet:
                 records.spending_key(number),
                 mine.spending_version,
                 self._conclude(number, mine.standing),
+                Write(records.standing_key(number), mine.standing_version, SAME),
             )
         self.polled_at, self.failures, self.last_error, self.hurry = issued, 0, None, False
         self.next_try = self.calm_until = -float("inf")
@@ -303,6 +309,7 @@ class Fleet:
         if state is None or 0 < version < state.standing_version:
             return
         state.standing, state.standing_version, state.budget = standing, version, None
+        state.same = Write(state.standing_key, version, SAME)
         state.conclusion = self._conclude(number, standing)
         self._dirty.add(number)
 

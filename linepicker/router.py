@@ -203,7 +203,6 @@ class Router:
         with self._lock:
             who = self._desk.who(to)
         request = self._desk.request(
-            who,
             text=text,
             line_type=line_type,
             tags=tags,
@@ -238,7 +237,6 @@ class Router:
         with self._lock:
             who = self._desk.who(to)
         request = self._desk.request(
-            who,
             text=text,
             line_type=line_type,
             tags=tags,
@@ -280,7 +278,6 @@ class Router:
         with self._lock:
             who = self._desk.who(to)
         request = self._desk.request(
-            who,
             text=text,
             line_type=line_type,
             tags=tags,
@@ -385,7 +382,7 @@ class Router:
         self._alive()
         with self._lock:
             who = self._desk.who(to)
-        request = self._desk.request(who, line=number)
+        request = self._desk.request(line=number)
         now = self._clock.now()
         self._drive(flows.move(self._desk.fleet, request, who, now, new_id()))
         log.info("%s moved to another line (%s)", who.masked, reason)
