@@ -8,9 +8,11 @@ from typing import Final
 
 import attrs
 
+from linepicker import _windows as windows
 from linepicker._charge import charge
 from linepicker._core import Grant
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
+from linepicker._windows import DAY
 from linepicker.fleet import Fleet
 from linepicker.model import Assignment, Capacity, LineView, Plan, To
 
@@ -44,13 +46,15 @@ def view(state: LineState, fleet: Fleet, now: float) -> LineView:
     """A line as it stands now."""
     rank = assess(state, fleet.policy, now, slow=fleet.slow)
     budget, code = rank.budget.day, rank.excluded
+    times = state.spending.times
+    used = len(times) - windows.first_within(times, now, DAY)
     opens = max(rank.opens_at if code else now, rank.slot)
     return LineView(
         state.line,
         code if code and code not in BUDGETS else "ok",
         budget,
-        rank.used,
-        None if budget is None else max(0, budget - rank.used),
+        used,
+        None if budget is None else max(0, budget - used),
         None if opens == NEVER else opens,
         tuple(_reasons(state, fleet, rank, now)),
     )

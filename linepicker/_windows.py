@@ -85,13 +85,16 @@ def add_charge(
     spending: Spending, at: float, now: float, *, ident: int, moved: bool, keep: int
 ) -> None:
     """Record a new conversation that opens at *at*; forget those older than a day, and all but the latest *keep*."""
-    start = first_within(spending.times, now, DAY)
-    start = max(start, len(spending.times) + 1 - keep)
-    times, ids = spending.times[start:], spending.ids[start:]
-    place = bisect_right(times, at)
+    times, ids, flags = spending.times, spending.ids, spending.moved
+    start = max(0, len(times) + 1 - keep)
+    if times and times[0] + DAY <= now:
+        start = max(start, first_within(times, now, DAY))
+    times, ids, flags = times[start:], ids[start:], flags[start:]
+    place = len(times)
+    if times and times[-1] > at:
+        place = bisect_right(times, at)
     times.insert(place, at)
     ids.insert(place, ident)
-    flags = spending.moved[start:]
     spending.moved = flags[:place] + (b"\1" if moved else b"\0") + flags[place:]
     spending.times, spending.ids = times, ids
 
