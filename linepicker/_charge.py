@@ -75,10 +75,13 @@ def give_back(
     mine = spending.copy()
     opened_at = windows.remove_charge(mine, ident) if kind != "known" else None
     changed = opened_at is not None
-    if opened_at == mine.day_start and mine.day and not any(t >= opened_at for t in mine.times):
-        mine.day, mine.day_start = mine.day - 1, now - 2 * DAY
-        if mine.ramp_day > mine.day:
-            mine.ramp_for, mine.ramp_day = 0.0, 0
+    if opened_at is not None and mine.day and mine.day_start + DAY > now:
+        left = [moment for moment in mine.times if moment >= mine.day_start]
+        mine.day_start = left[0] if left else now - 2 * DAY
+        if not left:  # the sending day did not happen
+            mine.day -= 1
+            if mine.ramp_day > mine.day:
+                mine.ramp_for, mine.ramp_day = 0.0, 0
     rest = contact and contact.unmessaged(ident)
     if contact is not None and rest is not None:
         at = contact.times[contact.ids.index(ident)]

@@ -223,18 +223,14 @@ def _new(
     plain = not (request.line_type or request.tags or request.exclude or leaving or who.area)
     ranking = fleet.ranking(now)
     for tier, trie in enumerate(ranking.tiers):
-        found: Sequence[str]
-        if plain:
-            found = trie.first_two(who.salt)
-        else:
+        found: Sequence[str] = trie.first_two(who.salt) if plain else ()
+        if not found or fleet.rank(found[0]).slot - request.max_delay > now:
             near = ranking.area(tier, who.area) if who.area else None
             found = _best(request, who, fleet, trie, near, leaving, now)
         if not found:
             continue
         rank = fleet.rank(found[0])
         send_at = max(rank.slot, now)
-        if send_at - request.max_delay > now:
-            continue
         ranks = [(number, fleet.rank(number), _affinity(who, fleet, number)) for number in found]
         kind: Kind = "new" if leaving is None else "moved"
         return Grant(found[0], kind, send_at, rank.budget, ranks, leaving)
@@ -265,9 +261,14 @@ def _best(
 def _two_acceptable(
     request: Request, who: Person, fleet: FleetView, trie: Trie, leaving: str | None, now: float
 ) -> list[str]:
+    latest = now + request.max_delay
     found: list[str] = []
     for number in trie.walk(who.salt):
-        state = fleet.state(number)
+        state, rank = fleet.state(number), fleet.rank(number)
+        if -rank.key[0] > latest + 1.0:  # slots are ranked by the second: all that follow are later
+            break
+        if rank.slot - request.max_delay > now:
+            continue
         if state is None or number == leaving or ruled_out(request, state.line):
             continue
         if leaving is not None and moves_full(state, now):

@@ -17,6 +17,7 @@ from linepicker import _upkeep as upkeep
 from linepicker._asks import Flow, Made, Read, Who
 from linepicker._core import Request
 from linepicker._flow import preview, reserve
+from linepicker._record import EPOCH
 from linepicker._update import absorb
 from linepicker._views import assignment, capacity, plan, view
 from linepicker.errors import SourceError
@@ -261,9 +262,10 @@ class Desk:
         now = yield from self._read_all(now)
         lines: dict[str, str] = {}
         for batch in batches([who.contact_key for who in people]):
-            answer: Answer = yield Read(batch)
-            for key, record in answer.records.items():
-                contact = decode(key, record)
+            answer: Answer = yield Read([EPOCH, *batch])
+            absorb(self.fleet, answer)
+            for key in batch:
+                contact = decode(key, answer.records[key])
                 if contact is not None:
                     lines[key] = contact.number
         wanted = [(who.recipient.to, lines.get(who.contact_key)) for who in people]
@@ -292,7 +294,7 @@ class Desk:
         now = yield from upkeep.ready(self.fleet, now)
         if self.fleet.polled_at is None:
             raise self.fleet.last_error or SourceError("no list of lines has been read yet")
-        answer: Answer = yield Read(self.fleet.keys())
+        answer: Answer = yield Read([EPOCH, *self.fleet.keys()])
         absorb(self.fleet, answer)
         self.fleet.at(now)
         return now
@@ -322,6 +324,12 @@ def check_key(key: str | None) -> None:
     """Raises ValueError for what can't be a key."""
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= _KEY_AT_MOST):
         raise ValueError(f"key must be a string of 1 to {_KEY_AT_MOST} characters")
+
+
+def check_max_wait(max_wait: float | None) -> None:
+    """Raises ValueError for what is no duration."""
+    if max_wait is not None and not max_wait >= 0.0:
+        raise ValueError(f"max_wait must be 0 or more seconds, got {max_wait!r}")
 
 
 def checked(lines: object) -> list[Line]:

@@ -104,7 +104,7 @@ def reserve(
             if ticket_key is not None and ticket_key in answer.records:
                 earlier, ticket_version = _earlier(answer.records[ticket_key], who, key, now)
                 if earlier is not None:
-                    return earlier
+                    return (yield from _resumed(fleet, request, earlier, now))
         number = choice.number
         state = fleet.state(number)
         assert state is not None
@@ -155,8 +155,16 @@ def reserve(
         if ticket_key is not None and ticket_key in answer.records:
             earlier, ticket_version = _earlier(answer.records[ticket_key], who, key, now)
             if earlier is not None:
-                return earlier
+                return (yield from _resumed(fleet, request, earlier, now))
     raise busy()
+
+
+def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[Made]:
+    """An earlier reservation with this key. A key gets past no gate: one that is open is checked like any other."""
+    earlier.override_optout = request.override_optout
+    if earlier.outcome is None:
+        yield from check(fleet, earlier, now)
+    return earlier
 
 
 def _ticket(made: Made) -> Ticket:
@@ -183,7 +191,7 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
     now = yield from ready(fleet, now, write=False)
     if fleet.polled_at is None:
         return _decision(fleet, request, who, Refusal("stale", "stale"), now)
-    keys = [who.contact_key, *fleet.keys()]
+    keys = [who.contact_key, EPOCH, *fleet.keys()]
     if who.block_key is not None:
         keys.append(who.block_key)
     answer: Answer = yield Read(keys)
@@ -378,7 +386,7 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
     elif contact is None or contact.number != number:
         refusal = Refusal("held", "excluded", None, number, made.kind)
     else:
-        gate = exclusion if made.kind == "known" else new_exclusion
+        gate = exclusion if made.kind == "known" or made.resumed else new_exclusion
         code, ends = gate(state, now, mine=made.ident)
         if code is not None:
             retry_at = None if ends == float("inf") else ends

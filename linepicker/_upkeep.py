@@ -283,9 +283,14 @@ def report_person(fleet: Fleet, who: Who, now: float, *, at: float, back: bool) 
 
 
 def _turned(block: Block, at: float, *, back: bool) -> Block:
+    """After an opt-out or a return; the same, where something later is known."""
+    never = -float("inf")
+    barred = max(block.out or never, block.refused or never)
     if back:
-        return attrs.evolve(block, back=max(at, block.back or at))
-    return attrs.evolve(block, out=max(at, block.out or at))
+        return attrs.evolve(block, back=max(at, block.back or at)) if at > barred else block
+    return (
+        attrs.evolve(block, out=max(at, block.out or at)) if at >= (block.back or never) else block
+    )
 
 
 def report_reply(
@@ -300,8 +305,7 @@ def report_reply(
 ) -> Flow[bool]:
     """A person wrote: a message on that line, an assignment if they have none, and a return unless it is an opt-out."""
     now = yield from ready(fleet, now)
-    if fleet.state(number) is None:
-        return False
+    here = fleet.state(number) is not None
     moment = min(at, now)
     spending_key = records.spending_key(number)
     event = records.event_key(event_id) if event_id else None
@@ -309,16 +313,20 @@ def report_reply(
     def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if event is not None and was[event] is not None:
             return None
-        spending = (was[spending_key] or Spending()).copy()
-        windows.add_message(spending, moment, now)
-        after = {**was, spending_key: spending}
-        if was[who.contact_key] is None:
-            after[who.contact_key] = Contact(number, moment)
-        if who.block_key is not None:
+        after = dict(was)
+        if here:
+            spending = (was[spending_key] or Spending()).copy()
+            windows.add_message(spending, moment, now)
+            after[spending_key] = spending
+            if was[who.contact_key] is None:
+                after[who.contact_key] = Contact(number, moment)
+        if who.block_key is not None:  # an opt-out holds on every line, whichever it was written to
             block = was[who.block_key] or Block()
             out = text is not None and is_opt_out(text)
             if out or block.code:
                 after[who.block_key] = _turned(block, moment, back=not out)
+        if after == was:
+            return None
         if event is not None:
             after[event] = b"\x01"
         return after
@@ -350,8 +358,8 @@ def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:
     """A recipient's contact, read anew."""
     if not fleet.same.version:
         yield from _open(fleet, write=False)
-    answer: Answer = yield Read([who.contact_key])
-    absorb(fleet, answer)
+    answer: Answer = yield Read([who.contact_key, EPOCH])
+    absorb(fleet, answer, who)
     contact: Contact | None = decode(who.contact_key, answer.records[who.contact_key])
     return contact
 

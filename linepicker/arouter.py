@@ -14,7 +14,7 @@ from linepicker import _asks as asks
 from linepicker import _flow as flows
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, checked, log
+from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait, checked, log
 from linepicker._promise import HostTime, Promise, new_id, on_host_time
 from linepicker._settle import settle, settle_or_keep, undo
 from linepicker.errors import AlreadySent, SourceError, StoreError
@@ -255,6 +255,7 @@ class AsyncRouter:
             override_optout=override_optout,
             chat_health=chat_health,
         )
+        check_max_wait(max_wait)
         begun = Begun()
 
         async def answer(ask: asks.Call) -> Called:
@@ -498,11 +499,11 @@ class AsyncRouter:
                 lines = await self._source.fetch(timeout=SHORT_FETCH, attempts=1)
             else:
                 lines = await asyncio.wait_for(self._source.fetch(), SHORT_FETCH)
+            return Fetched(checked(lines), issued)
         except SourceError:
             raise
         except Exception as error:
             raise SourceError(f"the source failed: {type(error).__name__}") from error
-        return Fetched(checked(lines), issued)
 
     async def _call(self, call: Callable[[AsyncReservation], Awaitable[R]], made: Made) -> Called:
         reservation = self._promise(made)

@@ -152,7 +152,7 @@ class Fleet:
             if not self.static and self.polled_at is not None:
                 due = max(max(self.polled_at, self.tried_at) + health.ttl, self.next_try)
                 turns = (self.polled_at + health.max_age, self.polled_at + health.max_age_hard)
-                self.calm_until = min(due, *(moment for moment in turns if moment > now), due)
+                self.calm_until = min(due, *(moment for moment in turns if moment >= now), due)
 
     # Polls
 

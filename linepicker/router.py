@@ -15,7 +15,7 @@ from linepicker import _asks as asks
 from linepicker import _flow as flows
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Desk, check_key, checked, log
+from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait, checked, log
 from linepicker._promise import HostTime, Promise, new_id, on_host_time
 from linepicker._settle import settle, settle_or_keep
 from linepicker.errors import AlreadySent, SourceError, StoreError
@@ -274,6 +274,7 @@ class Router:
         `reserve`'s; AlreadySent if the key's message went out.
         """
         check_key(key)
+        check_max_wait(max_wait)
         self._alive()
         with self._lock:
             who = self._desk.who(to)
@@ -530,11 +531,11 @@ class Router:
                 lines = self._source.fetch(timeout=SHORT_FETCH, attempts=1)
             else:
                 lines = self._source.fetch()
+            return Fetched(checked(lines), issued)
         except SourceError:
             raise
         except Exception as error:
             raise SourceError(f"the source failed: {type(error).__name__}") from error
-        return Fetched(checked(lines), issued)
 
     def _call(self, call: Callable[[Reservation], R], made: Made) -> Called:
         reservation = self._promise(made)
