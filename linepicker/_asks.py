@@ -166,6 +166,7 @@ class Made:
     kind: Kind
     at: float
     send_at: float
+    line: Line
     ranks: Sequence[tuple[str, Rank, float]] = ()
     moved_from: str | None = None
     chat_id: str | None = None

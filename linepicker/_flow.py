@@ -42,7 +42,7 @@ from linepicker.errors import (
     StoreError,
 )
 from linepicker.fleet import Fleet, decode
-from linepicker.model import Decision, Outcome
+from linepicker.model import Decision, Line, Outcome
 from linepicker.stores import SAME, Answer, Record, Write
 
 _ERRORS: Final[Mapping[str, type[NoLine | Held | NotNow | StaleHealth]]] = {
@@ -81,7 +81,8 @@ def reserve(
     if not fleet.calm(now):
         now = yield from ready(fleet, now)
     ticket_key = key and records.ticket_key(fleet.pool, key)
-    ticket_version, fresh = 0, set[str]()
+    ticket_version = 0
+    fresh: set[str] = set()
     for attempt in range(ATTEMPTS):
         if attempt > 1:
             dice: float = yield Dice()
@@ -102,7 +103,7 @@ def reserve(
             fresh.update(unread)
             absorb(fleet, answer, who)
             if ticket_key is not None and ticket_key in answer.records:
-                earlier, ticket_version = _earlier(answer.records[ticket_key], who, key, now)
+                earlier, ticket_version = _earlier(fleet, answer.records[ticket_key], who, key, now)
                 if earlier is not None:
                     return (yield from _resumed(fleet, request, earlier, now))
         number = choice.number
@@ -119,6 +120,7 @@ def reserve(
             choice.kind,
             now,
             choice.send_at,
+            state.line,
             choice.ranks,
             choice.moved_from,
             after.chats.get(number),
@@ -153,7 +155,7 @@ def reserve(
             return made
         absorb(fleet, answer, who)
         if ticket_key is not None and ticket_key in answer.records:
-            earlier, ticket_version = _earlier(answer.records[ticket_key], who, key, now)
+            earlier, ticket_version = _earlier(fleet, answer.records[ticket_key], who, key, now)
             if earlier is not None:
                 return (yield from _resumed(fleet, request, earlier, now))
     raise busy()
@@ -325,7 +327,9 @@ def _behind(fleet: Fleet, who: Who, refusal: Refusal, ticket_key: str | None) ->
         yield from fleet.keys()
 
 
-def _earlier(found: Record, who: Who, key: str | None, now: float) -> tuple[Made | None, int]:
+def _earlier(
+    fleet: Fleet, found: Record, who: Who, key: str | None, now: float
+) -> tuple[Made | None, int]:
     """The reservation a key already stands for, if it still does, and the version of the key's record."""
     ticket: Ticket | None = decode("key/", found)
     if ticket is None or now >= ticket.made_at + DAY:
@@ -336,7 +340,7 @@ def _earlier(found: Record, who: Who, key: str | None, now: float) -> tuple[Made
         return None, found.version
     kind: Any = ticket.kind
     outcome = Outcome.SENT if ticket.outcome == "SENT" else None
-    contact = who.contact
+    contact, state = who.contact, fleet.state(ticket.number)
     chat_id = contact.chats.get(ticket.number) if contact is not None else None
     return Made(
         ticket.id,
@@ -345,6 +349,7 @@ def _earlier(found: Record, who: Who, key: str | None, now: float) -> tuple[Made
         kind,
         now,
         max(ticket.send_at, now),
+        state.line if state is not None else Line(ticket.number),
         (),
         ticket.moved_from,
         chat_id,

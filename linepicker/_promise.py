@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
+from random import Random
 
 from linepicker._asks import Made
 from linepicker.model import Decision, Kind, Line, Outcome, To
@@ -33,9 +33,9 @@ class HostTime:
         await asyncio.sleep(max(0.0, seconds))
 
 
-def new_id() -> str:
-    """A reservation's id. From the system's randomness, so that a forked process makes others."""
-    return os.urandom(12).hex()
+def new_id(chance: Random) -> str:
+    """A reservation's id: 96 random bits. *chance* must not be shared with a forked process."""
+    return f"{chance.getrandbits(96):024x}"
 
 
 def on_host_time(writes: Sequence[Write], now: float) -> Sequence[Write]:
@@ -52,10 +52,12 @@ def on_host_time(writes: Sequence[Write], now: float) -> Sequence[Write]:
 class Promise:
     """What both kinds of reservation tell."""
 
-    def __init__(self, made: Made, line: Line) -> None:
-        self._made = made
-        self.line: Line = line
+    _made: Made
+
+    @property
+    def line(self) -> Line:
         """The sending line, as the fleet showed it when the reservation was made."""
+        return self._made.line
 
     @property
     def number(self) -> str:

@@ -63,9 +63,13 @@ def _oldest_bucket(now: float) -> int:
 
 def add_message(spending: Spending, at: float, now: float, count: int = 1) -> None:
     """Count a message that leaves at *at* (or, with -1, give it back); forget buckets older than a day."""
-    edge = _oldest_bucket(now)
-    bucket = int(at // BUCKET)
+    edge, bucket = int((now - DAY) // BUCKET), int(at // BUCKET)
     old = spending.buckets
+    if old and old[-2] == bucket and old[0] >= edge and count > 0:  # nearly always
+        spending.buckets = old[:]
+        spending.buckets[-1] += count
+        spending.messages += count
+        return
     start = 0
     while start < len(old) and old[start] < edge:
         start += 2
@@ -114,7 +118,8 @@ def remove_charge(spending: Spending, ident: int) -> float | None:
 
 def settle_clock(spending: Spending, now: float, ahead: float) -> None:
     """Bring moments that only a clock that stepped back can explain (later than *now* + *ahead*) to *now*."""
-    if spending.times and spending.times[-1] > now + ahead:
+    times, buckets, edge = spending.times, spending.buckets, now + ahead
+    if times and times[-1] > edge:
         spending.times = array(
             "d", (min(moment, now) if moment > now + ahead else moment for moment in spending.times)
         )
@@ -122,15 +127,15 @@ def settle_clock(spending: Spending, now: float, ahead: float) -> None:
         spending.times = array("d", (spending.times[i] for i in order))
         spending.ids = array("I", (spending.ids[i] for i in order))
         spending.moved = bytes(spending.moved[i] for i in order)
-    buckets, last = spending.buckets, int((now + ahead) // BUCKET)
-    if buckets and buckets[-2] > last:
+    if buckets and buckets[-2] * BUCKET > edge:
+        last = int(edge // BUCKET)
         counts: dict[int, int] = {}
         here = int(now // BUCKET)
         for i in range(0, len(buckets), 2):
             bucket = buckets[i] if buckets[i] <= last else here
             counts[bucket] = counts.get(bucket, 0) + buckets[i + 1]
         spending.buckets = array("i", (n for pair in sorted(counts.items()) for n in pair))
-    if spending.day_start > now + ahead:
+    if spending.day_start > edge:
         spending.day_start = now
 
 

@@ -22,7 +22,6 @@ from linepicker.model import (
     Assignment,
     Capacity,
     Decision,
-    Line,
     LineView,
     Outcome,
     Plan,
@@ -52,9 +51,11 @@ class AsyncClock(Protocol):
 class AsyncReservation(Promise):
     """As Reservation, awaited."""
 
-    def __init__(self, router: AsyncRouter, made: Made, line: Line) -> None:
-        super().__init__(made, line)
+    __slots__ = ("_made", "_router")
+
+    def __init__(self, router: AsyncRouter, made: Made) -> None:
         self._router = router
+        self._made = made
 
     async def settle(
         self,
@@ -128,7 +129,6 @@ class AsyncRouter:
         self._clock: AsyncClock = clock or HostTime()
         if self._host is not None:
             self._clock = self._host
-        self._dice = random.Random()
         self._pid = os.getpid()
         self._begin()
         if shadow is not None or record is not None:
@@ -143,11 +143,12 @@ class AsyncRouter:
         self._at_once: dict[type[Ask], Callable[[Any], Any]] = {
             asks.Now: lambda ask: self._clock.now(),
             asks.Dice: lambda ask: self._dice.random(),
-            asks.NewId: lambda ask: new_id(),
+            asks.NewId: lambda ask: new_id(self._dice),
             asks.Say: lambda ask: log.log(ask.level, ask.text),
         }
 
     def _begin(self) -> None:
+        self._dice = random.Random()
         self._flight = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._desk.fleet.flight = self._flight
@@ -187,9 +188,9 @@ class AsyncRouter:
         begun = Begun()
         async with self._undoing(begun):
             flow = self._desk.reserve(
-                who, request, self._clock.now(), new_id(), key=key, begun=begun
+                who, request, self._clock.now(), new_id(self._dice), key=key, begun=begun
             )
-            return self._promise(await self._drive(flow))
+            return AsyncReservation(self, await self._drive(flow))
 
     async def preview(
         self,
@@ -277,7 +278,7 @@ class AsyncRouter:
                 result: R = await self._drive(flow, {**self._answers, asks.Call: answer})
             except AlreadySent as error:
                 if isinstance(error.reservation, Made):
-                    error.reservation = self._promise(error.reservation)
+                    error.reservation = AsyncReservation(self, error.reservation)
                 raise
             return result
 
@@ -349,7 +350,7 @@ class AsyncRouter:
         who = self._desk.who(to)
         request = self._desk.request(line=number)
         now = self._clock.now()
-        await self._drive(flows.move(self._desk.fleet, request, who, now, new_id()))
+        await self._drive(flows.move(self._desk.fleet, request, who, now, new_id(self._dice)))
         log.info("%s moved to another line (%s)", who.masked, reason)
 
     async def forget(self, to: str | Iterable[str]) -> None:
@@ -506,7 +507,7 @@ class AsyncRouter:
             raise SourceError(f"the source failed: {type(error).__name__}") from error
 
     async def _call(self, call: Callable[[AsyncReservation], Awaitable[R]], made: Made) -> Called:
-        reservation = self._promise(made)
+        reservation = AsyncReservation(self, made)
         try:
             value = await call(reservation)
         except Exception as error:
@@ -514,10 +515,6 @@ class AsyncRouter:
         return Called(value, None, self._desk.verdict(value, None))
 
     # Small things
-
-    def _promise(self, made: Made) -> AsyncReservation:
-        state = self._desk.fleet.state(made.number)
-        return AsyncReservation(self, made, state.line if state is not None else Line(made.number))
 
     @contextlib.asynccontextmanager
     async def _undoing(self, begun: Begun) -> AsyncIterator[None]:

@@ -23,7 +23,6 @@ from linepicker.model import (
     Assignment,
     Capacity,
     Decision,
-    Line,
     LineView,
     Outcome,
     Plan,
@@ -57,9 +56,11 @@ class Reservation(Promise):
     checks; a clean exit settles SENT; an exception is classified, settled, and raised on.
     """
 
-    def __init__(self, router: Router, made: Made, line: Line) -> None:
-        super().__init__(made, line)
+    __slots__ = ("_made", "_router")
+
+    def __init__(self, router: Router, made: Made) -> None:
         self._router = router
+        self._made = made
 
     def settle(
         self,
@@ -148,7 +149,6 @@ class Router:
         self._clock: Clock = clock or HostTime()
         if self._host is not None:
             self._clock = self._host
-        self._dice = random.Random()
         self._pid = os.getpid()
         self._begin()
         if shadow is not None or record is not None:
@@ -161,11 +161,12 @@ class Router:
             asks.Now: lambda ask: self._clock.now(),
             asks.Sleep: lambda ask: self._clock.sleep(ask.seconds),
             asks.Dice: lambda ask: self._dice.random(),
-            asks.NewId: lambda ask: new_id(),
+            asks.NewId: lambda ask: new_id(self._dice),
             asks.Say: lambda ask: log.log(ask.level, ask.text),
         }
 
     def _begin(self) -> None:
+        self._dice = random.Random()
         self._lock = threading.Lock()
         self._flight = threading.Lock()
         self._desk.fleet.flight = self._flight
@@ -213,8 +214,8 @@ class Router:
             override_optout=override_optout,
             chat_health=chat_health,
         )
-        flow = self._desk.reserve(who, request, self._clock.now(), new_id(), key=key)
-        return self._promise(self._drive(flow))
+        flow = self._desk.reserve(who, request, self._clock.now(), new_id(self._dice), key=key)
+        return Reservation(self, self._drive(flow))
 
     def preview(
         self,
@@ -303,7 +304,7 @@ class Router:
             result: R = self._drive(flow, answers)
         except AlreadySent as error:
             if isinstance(error.reservation, Made):
-                error.reservation = self._promise(error.reservation)
+                error.reservation = Reservation(self, error.reservation)
             raise
         return result
 
@@ -385,7 +386,7 @@ class Router:
             who = self._desk.who(to)
         request = self._desk.request(line=number)
         now = self._clock.now()
-        self._drive(flows.move(self._desk.fleet, request, who, now, new_id()))
+        self._drive(flows.move(self._desk.fleet, request, who, now, new_id(self._dice)))
         log.info("%s moved to another line (%s)", who.masked, reason)
 
     def forget(self, to: str | Iterable[str]) -> None:
@@ -538,7 +539,7 @@ class Router:
             raise SourceError(f"the source failed: {type(error).__name__}") from error
 
     def _call(self, call: Callable[[Reservation], R], made: Made) -> Called:
-        reservation = self._promise(made)
+        reservation = Reservation(self, made)
         try:
             value = call(reservation)
         except Exception as error:
@@ -546,10 +547,6 @@ class Router:
         return Called(value, None, self._desk.verdict(value, None))
 
     # Small things
-
-    def _promise(self, made: Made) -> Reservation:
-        state = self._desk.fleet.state(made.number)
-        return Reservation(self, made, state.line if state is not None else Line(made.number))
 
     def _operate(self, number: str, state: str, reason: str) -> None:
         self._alive()

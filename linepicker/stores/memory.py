@@ -60,23 +60,24 @@ class MemoryStore:
             if self._due:
                 self._drop_expired()
             records = self._records
-            for key, version, _, _ in writes:
-                if records.get(key, ABSENT)[0] != version:
-                    return self._refuse(writes, seen)
+            held, counter = records.get, self._version
             changes: dict[str, Record] = {}
             gone: list[str] = []
             expiring: list[tuple[float, str]] = []
-            for key, _, value, expires_at in writes:
+            for key, version, value, expires_at in writes:
+                if held(key, ABSENT)[0] != version:
+                    return self._refuse(writes, seen)
                 if value is SAME:
                     continue
                 if value is None:
                     changes[key] = ABSENT
                     gone.append(key)
                     continue
-                self._version += 1
-                changes[key] = Record(self._version, value)
+                counter += 1
+                changes[key] = Record(counter, value)
                 if expires_at is not None:
                     expiring.append((expires_at, key))
+            self._version = counter
             records.update(changes)  # in one step, so that no signal handler can stop it half-way
             for key in gone:
                 records.pop(key, None)
