@@ -25,7 +25,11 @@ def charge(
     *,
     message: bool = True,
 ) -> Spending:
-    """The line's spending with this reservation on it."""
+    """The line's spending with this reservation on it.
+
+    A new conversation takes its slot of the line's pace; its message is counted in the pace of messages as if it left now, or
+    one that opens later would keep known recipients waiting until then.
+    """
     spending, budget, pace = state.spending.copy(), grant.budget, policy.pace
     reach, limits = max(pace.max_delay, spending.reach), state.limits
     windows.settle_clock(spending, now, reach + max(budget.new_gap, pace.new_gap) * pace.new_burst)
@@ -47,7 +51,7 @@ def charge(
         if mark > now:
             gap = max(budget.new_gap, pace.new_gap)
             mark = windows.trusted(mark, now, gap, pace.new_burst, reach)
-        spending.new_mark = max(mark, now) + budget.new_gap
+        spending.new_mark = max(mark, grant.send_at) + budget.new_gap
     if message:
         mark = spending.message_mark
         if mark > now:

@@ -301,8 +301,11 @@ def candidate(
 ) -> Candidate:
     """A line as a decision shows it. *code*: what this call has against it, beyond the rank's own."""
     weight, tier, headroom, vitality = rank.terms
-    excluded = rank.excluded or code
-    opens = max(rank.opens_at if rank.excluded else 0.0, opens_at if code else 0.0)
+    excluded, opens = rank.excluded, rank.opens_at
+    if code is not None and (excluded is None or excluded in BUDGETS):
+        by_call = code in ("line_type", "tag", "excluded")
+        excluded = code if by_call else excluded or code
+        opens = NEVER if by_call else max(opens_at, opens if rank.excluded else opens_at)
     return Candidate(
         number,
         0.0 if excluded else weight * tier * headroom * vitality * affinity,
@@ -314,7 +317,7 @@ def candidate(
             "affinity": affinity,
         },
         excluded,
-        None if not excluded or opens == NEVER else opens,
+        None if excluded is None or opens == NEVER else opens,
         rank.slot,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -28,8 +27,7 @@ class Conclusion:
     """What a standing comes to; only records and polls change it.
 
     `first` and `second` are exclusion codes, before and after "ineligible" in the order of the gates; `draining` keeps only
-    new conversations off. `ramp_for`: when the line was last seen CRITICAL, if it has come back. `pending`: polls that
-    repeat what is known may still change this.
+    new conversations off. `ramp_for`: when the line was last seen CRITICAL, if it has come back.
     """
 
     first: str | None
@@ -37,16 +35,18 @@ class Conclusion:
     second: str | None
     at_risk: bool
     ramp_for: float
-    pending: bool
 
 
-@attrs.frozen
+@attrs.define
 class Budget:
-    """What a line may bear now. None: no limit. `day_number` is the sending day a new conversation would fall in."""
+    """What a line may bear now. `day`: new conversations a rolling day, None: no limit. `day_number` is the sending day a
+    new conversation would fall in.
+
+    `windows`: (code, new conversations at most, in so many seconds) for each limit that is set.
+    """
 
     day: int | None
-    hour: int | None
-    spread: int | None
+    windows: tuple[tuple[str, int, float], ...]
     day_number: int
     new_gap: float
     new_burst: int
@@ -59,7 +59,7 @@ class Budget:
 class LineState:
     """A line of the fleet with the records held of it, their versions, and what was last worked out from them.
 
-    `same` demands that the standing has not moved. `budget` holds while both records do and until `budget_until`, for one value of `budget_slow`.
+    `same` demands that the standing has not moved. `clear`: nothing but budgets and pace can keep a message off. `budget` holds while both records do and until `budget_until`, for one value of `budget_slow`.
     """
 
     line: Line
@@ -73,6 +73,7 @@ class LineState:
     spending_version: int
     conclusion: Conclusion
     same: Write
+    clear: bool = False
     budget: Budget | None = None
     budget_until: float = 0.0
     budget_slow: bool = False
@@ -89,16 +90,15 @@ class Rank:
     slot: float
     key: Key
     terms: tuple[float, float, float, float]
-    used: int
     budget: Budget
 
 
-def conclude(standing: Standing, polls: Sequence[float], policy: Policy) -> Conclusion:
-    """What is to be thought of a line, given the moments of the fleet's polls."""
+def conclude(standing: Standing, policy: Policy) -> Conclusion:
+    """What is to be thought of a line."""
     span = (policy.recovery.confirmations - 1) * policy.health.ttl
-    level = standing.reputation.level(polls, span)
-    recovering = standing.reputation.recovering(polls, span)
-    flagged = standing.status.silent(polls, span) > 0
+    level = standing.reputation.level(span)
+    recovering = standing.reputation.recovering(span)
+    flagged = standing.status.level(span) > 0
     first = "flagged" if flagged else None
     if standing.released is not None:
         first = "not_in_fleet"
@@ -112,8 +112,13 @@ def conclude(standing: Standing, polls: Sequence[float], policy: Policy) -> Conc
         second,
         at_risk=level > 0,
         ramp_for=critical_at if critical_at is not None and second is None else 0.0,
-        pending=level > 0 or recovering or flagged,
     )
+
+
+def is_clear(standing: Standing, conclusion: Conclusion) -> bool:
+    """Whether no code of standing, operator or refusal can apply until the standing changes."""
+    barred = conclusion.first or conclusion.second or conclusion.draining
+    return not (barred or standing.out_until or standing.probation)
 
 
 def exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str | None, float]:
@@ -164,19 +169,18 @@ def _budget(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budg
         scale *= min(1.0, policy.recovery.share * policy.warmup.factor ** min(further, 64))
     day = _scaled(min(cap, limits.new_per_day or NEVER), scale)
     hour = limits.new_per_hour and _scaled(min(cap, limits.new_per_hour), scale)
-    spread = None
+    limited = [("day_budget", day, DAY), ("hour_budget", hour, HOUR)]
     if pace.spread is not None and pace.new_gap and day is not None:
-        spread = math.ceil(pace.spread * day - 1e-9)
-    slower, burst = (policy.at_risk.pace, policy.at_risk.pace) if at_risk else (1.0, 1.0)
+        limited.append(("spread", math.ceil(pace.spread * day - 1e-9), SPREAD))
+    slower = policy.at_risk.pace if at_risk else 1.0
     return Budget(
         day,
-        hour,
-        spread,
+        tuple((code, limit, window) for code, limit, window in limited if limit is not None),
         number,
         pace.new_gap / slower,
-        max(1, int(pace.new_burst * burst + 1e-9)),
+        max(1, int(pace.new_burst * slower + 1e-9)),
         pace.message_gap / slower,
-        max(1, int(pace.message_burst * burst + 1e-9)),
+        max(1, int(pace.message_burst * slower + 1e-9)),
         at_risk,
     )
 
@@ -209,42 +213,36 @@ def new_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> 
 
 def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
     """How a new conversation finds this line at *now*."""
-    spending, limits = state.spending, state.limits
+    spending, times = state.spending, state.spending.times
     budget = budget_of(state, policy, now, slow=slow)
-    code, opens_at = new_exclusion(state, now)
-    until, times = opens_at, spending.times
-    headroom, day_used = 1.0, 0
-    for reason, limit, window in (
-        ("day_budget", budget.day, DAY),
-        ("hour_budget", budget.hour, HOUR),
-        ("spread", budget.spread, SPREAD),
-    ):
-        if limit is None and window != DAY:
-            continue
+    code, opens_at = (None, NEVER) if state.clear else new_exclusion(state, now)
+    until, headroom, room = opens_at, 1.0, -NEVER
+    for reason, limit, window in budget.windows if times else ():
         start = windows.first_within(times, now, window)
-        used = len(times) - start
-        if window == DAY:
-            day_used = used
-        if limit is None or not used:
+        left = limit - len(times) + start
+        if left == limit:
             continue
         until = min(until, times[start] + window)
-        headroom = min(headroom, (limit - used) / limit)
-        if used >= limit and (code is None or code in BUDGETS):
-            code = code or reason
-            opens_at = (
-                times[-limit] + window
-                if opens_at == NEVER
-                else max(opens_at, times[-limit] + window)
+        headroom = min(headroom, left / limit)
+        if left <= 0 and (code is None or code in BUDGETS):
+            code, room = code or reason, max(room, times[-limit] + window)
+    most = state.limits.messages_per_day
+    if most is not None and spending.messages >= most and (code is None or code in BUDGETS):
+        if windows.messages_within(spending, now) >= most:
+            code, room = (
+                code or "messages",
+                max(room, windows.room_for_messages_at(spending, now, most)),
             )
-    if limits.messages_per_day is not None and (code is None or code in BUDGETS):
-        if windows.messages_within(spending, now) >= limits.messages_per_day:
-            room = windows.room_for_messages_at(spending, now, limits.messages_per_day)
-            code = code or "messages"
-            opens_at = room if opens_at == NEVER else max(opens_at, room)
             until = min(until, room)
+    if room > now:
+        opens_at = room
     if budget.day_number == spending.day and (not state.standing.warm or state.conclusion.ramp_for):
         until = min(until, spending.day_start + DAY)
-    slot = max(new_slot(spending, budget, policy, now), message_slot(spending, budget, policy, now))
+    slot = now
+    if spending.new_mark > now or spending.message_mark > now:
+        slot = max(
+            new_slot(spending, budget, policy, now), message_slot(spending, budget, policy, now)
+        )
     if slot > now:
         until = min(until, slot)
     tier_factor = policy.at_risk.weight if budget.at_risk else 1.0
@@ -259,6 +257,5 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
         slot,
         key,
         (weight, tier_factor, max(headroom, 0.0), 1.0),
-        day_used,
         budget,
     )

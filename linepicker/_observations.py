@@ -4,6 +4,9 @@ Each value keeps its observations by their own moments, so neither order nor dup
 the provider's, which may be up to `DRIFT` seconds behind: a worse report therefore holds against the polls that were
 issued before it was received. Worse counts at once; better when it was seen, and seen again `span` seconds later, since
 the last worse one.
+
+A poll that repeats what is known of a line in good standing writes nothing: the fleet remembers its moment for a while, and the
+next poll or report that does write takes these moments in.
 """
 
 from __future__ import annotations
@@ -83,8 +86,12 @@ class Observations:
     def add_poll(
         self, value: str, moment: float, *, polls: Sequence[float], span: float
     ) -> Observations:
-        """With *value* as a poll issued at *moment* saw it; *polls*: the earlier ones that wrote nothing."""
-        known = dict(self.with_repeats(polls))
+        """With *value* as a poll issued at *moment* saw it; *polls*: the earlier ones that wrote nothing. Moments that only
+        a clock that stepped back can explain are brought to this one."""
+        known = {
+            name: tuple(min(m, moment) if m > moment + DRIFT else m for m in moments)
+            for name, moments in self.with_repeats(polls).items()
+        }
         known[value] = (*known.get(value, ()), moment)
         return attrs.evolve(self, polls={name: _pruned(ms, span) for name, ms in known.items()})
 
@@ -108,36 +115,32 @@ class Observations:
         kept = tuple((moment, known[moment]) for moment in _pruned(known, span))
         if kept == self.reports.get(value):
             return None
-        return attrs.evolve(self, reports={**self.reports, value: kept})
+        pruned = {name: _pruned(moments, span) for name, moments in polled.items()}
+        return Observations(pruned, {**self.reports, value: kept})
 
-    def level(self, polls: Sequence[float], span: float) -> int:
-        """How bad the line is taken to be: 0 good, larger worse. *polls*: the fleet's, which repeat what is known."""
-        return next(bad for bad in range(3) if self._established(bad, bad, polls, span))
+    def level(self, span: float) -> int:
+        """How bad the line is taken to be: 0 good, larger worse."""
+        return next(bad for bad in range(3) if self._established(bad, bad, span))
 
-    def recovering(self, polls: Sequence[float], span: float) -> bool:
+    def recovering(self, span: float) -> bool:
         """Whether it was as bad as can be (2) and has not been good (0) since."""
-        return not self._established(0, 1, polls, span)
+        return not self._established(0, 1, span)
 
-    def silent(self, polls: Sequence[float], span: float) -> int:
-        """As `level`, for a property that polls don't show: a poll long enough after the provider's last word, which
-        lists the line and brings nothing worse, sees that word again."""
-        last = max(
+    @property
+    def reported(self) -> str | None:
+        """The value the latest report gave."""
+        latest = max(
             ((at, name) for name, pairs in self.reports.items() for at, _ in pairs), default=None
         )
-        if last is None or self.polled is not None:
-            return self.level(polls, span)
-        at, name = last
-        repeats = tuple(p for p in polls if p > at)
-        return attrs.evolve(self, polls={name: repeats}).level((), span)
+        return None if latest is None else latest[1]
 
     def last(self, value: str) -> float | None:
         """The latest moment *value* was seen, if ever."""
         moments = [*self.polls.get(value, ()), *(at for at, _ in self.reports.get(value, ()))]
         return max(moments, default=None)
 
-    def _established(self, good: int, bad: int, polls: Sequence[float], span: float) -> bool:
+    def _established(self, good: int, bad: int, span: float) -> bool:
         """Whether values up to badness *good* count, given all that is worse than *bad*."""
-        polled = self.with_repeats(polls)
         better = [
             at
             for name, pairs in self.reports.items()
@@ -145,7 +148,7 @@ class Observations:
             for at, _ in pairs
         ]
         after_poll = after_report = float("-inf")
-        for name, moments in polled.items():
+        for name, moments in self.polls.items():
             if BADNESS.get(name, 0) > bad and moments:
                 after_poll = max(after_poll, moments[-1])
                 after_report = max(after_report, moments[-1])
@@ -158,7 +161,7 @@ class Observations:
         if after_report == float("-inf"):
             return True
         since = [at for at in better if at > after_report]
-        for name, moments in polled.items():
+        for name, moments in self.polls.items():
             if BADNESS.get(name, 0) <= good and name != UNKNOWN:
                 since.extend(moment for moment in moments if moment > after_poll)
         return bool(since) and max(since) - min(since) >= span

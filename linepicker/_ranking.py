@@ -178,6 +178,11 @@ class Ranking:
         self._take_out(number)
         self._until.pop(number, None)
 
+    @property
+    def next_due(self) -> float:
+        """Before this moment no line is due."""
+        return self._due[0][0] if self._due else float("inf")
+
     def due(self, now: float) -> list[str]:
         """The lines whose moment has come. Each is named once; `put` or `exclude` gives it a new moment."""
         found = []

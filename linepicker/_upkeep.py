@@ -162,12 +162,14 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
             yield Sleep(0.05 * dice)
         answer: Answer = yield Read(keys)
         absorb(fleet, answer)
+        found = answer.records[fleet.fleet_key]
+        fleet.recorded(found.version, decode(fleet.fleet_key, found))
         first = fleet.record.first is None and bool(lines)
         held, changed = _compare(fleet, lines, issued, answer, first=first)
         record = fleet.repeated(issued, first=first)
         if not write:
             fleet.install(lines, held, issued)
-            fleet.owed = (list(lines), issued)
+            fleet.record, fleet.owed = record, (list(lines), issued)
             return
         writes = [
             Write(records.standing_key(number), held[number].standing_version, standing.encode())

@@ -48,6 +48,8 @@ def view(state: LineState, fleet: Fleet, now: float) -> LineView:
     budget, code = rank.budget.day, rank.excluded
     times = state.spending.times
     used = len(times) - windows.first_within(times, now, DAY)
+    times = state.spending.times
+    used = len(times) - windows.first_within(times, now, DAY)
     opens = max(rank.opens_at if code else now, rank.slot)
     return LineView(
         state.line,

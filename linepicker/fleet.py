@@ -13,12 +13,12 @@ from typing import Any, Final, Literal, Protocol
 import attrs
 
 from linepicker import _record as records
-from linepicker._line import Conclusion, LineState, Rank, assess, conclude
+from linepicker._line import LineState, Rank, assess, conclude, is_clear
 from linepicker._observations import UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Contact, FleetRecord, Spending, Standing
 from linepicker.errors import SourceError
-from linepicker.model import Line
+from linepicker.model import Line, ServiceStatus
 from linepicker.policy import Policy
 from linepicker.recipients import area_code
 from linepicker.stores import ABSENT, SAME, Record, Write
@@ -80,7 +80,6 @@ class Fleet:
         self._states: dict[str, LineState] = {}
         self._ranks: dict[str, Rank] = {}
         self._dirty: set[str] = set()
-        self._pending: set[str] = set()
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
 
@@ -103,8 +102,9 @@ class Fleet:
         return self._ranks[number]
 
     def ranking(self, now: float) -> Ranking:
-        for number in self._ranking.due(now):
-            self.again(number, now)
+        if self._ranking.next_due <= now:
+            for number in self._ranking.due(now):
+                self.again(number, now)
         if self._dirty:
             dirty, self._dirty = self._dirty, set()
             for number in dirty:
@@ -208,28 +208,31 @@ class Fleet:
         )
         if self.static and not new and not self._worse(after, line):
             return None
-        last = after.reputation.polled
-        if new or last is None or last[0] != value or line.number not in self._states:
-            after = attrs.evolve(
-                after, reputation=after.reputation.add_poll(value, issued, polls=polls, span=span)
-            )
-        if line.status is not None:
-            known = after.status.polled
-            if known is None or known[0] != line.status or line.number not in self._states:
-                after = attrs.evolve(
-                    after,
-                    status=after.status.add_poll(str(line.status), issued, polls=polls, span=span),
-                )
-        if after.released is not None and issued > after.released:
-            after = attrs.evolve(after, released=None)
+        back = self.polled_at is not None and line.number not in self._states
+        seen, status = after.reputation, after.status
+        last = seen.polled
+        doubted = seen.level(span) > 0 or seen.recovering(span)
+        if new or back or doubted or last is None or last[0] != value:
+            seen = seen.add_poll(value, issued, polls=() if back else polls, span=span)
+        said = line.status
+        if said is None and status.level(span) > 0 and status.reported == "ACTIVE":
+            said = ServiceStatus.ACTIVE  # it is listed, and nothing contradicts the last word
+        if said is not None:
+            known = status.polled
+            if known is None or known[0] != said or status.level(span) > 0:
+                status = status.add_poll(str(said), issued, polls=(), span=span)
+        released = after.released
+        if released is not None and issued > released:
+            released = None
+        after = attrs.evolve(after, reputation=seen, status=status, released=released)
         return after if new or after != standing else None
 
     def _worse(self, standing: Standing, line: Line) -> bool:
         """Whether a list that is read once knows something worse of a line than its record does."""
         span = self.span
         level = {"HEALTHY": 0, "AT_RISK": 1, "CRITICAL": 2}[line.reputation]
-        flagged = line.status == "FLAGGED" and standing.status.level((), span) == 0
-        return level > standing.reputation.level((), span) or flagged
+        flagged = line.status == "FLAGGED" and standing.status.level(span) == 0
+        return level > standing.reputation.level(span) or flagged
 
     def repeated(self, issued: float, *, first: bool) -> FleetRecord:
         """The fleet's record after a poll."""
@@ -243,7 +246,7 @@ class Fleet:
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
-        self._states, self._pending = {}, set()
+        self._states = {}
         for line in lines:
             mine, number = held[line.number], line.number
             self._states[number] = LineState(
@@ -256,9 +259,11 @@ class Fleet:
                 mine.spending,
                 records.spending_key(number),
                 mine.spending_version,
-                self._conclude(number, mine.standing),
+                conclude(mine.standing, self.policy),
                 Write(records.standing_key(number), mine.standing_version, SAME),
             )
+            state = self._states[number]
+            state.clear = is_clear(state.standing, state.conclusion)
         self.polled_at, self.failures, self.last_error, self.hurry = issued, 0, None, False
         self.next_try = self.calm_until = -float("inf")
         self._rank_all()
@@ -269,7 +274,8 @@ class Fleet:
         self.calm_until = -float("inf")
         for state in self._states.values():
             state.limits = policy.limits_for(state.line)
-            state.conclusion = self._conclude(state.line.number, state.standing)
+            state.conclusion = conclude(state.standing, self.policy)
+            state.clear = is_clear(state.standing, state.conclusion)
         self._rank_all()
 
     # Records
@@ -310,16 +316,13 @@ class Fleet:
             return
         state.standing, state.standing_version, state.budget = standing, version, None
         state.same = Write(state.standing_key, version, SAME)
-        state.conclusion = self._conclude(number, standing)
+        state.conclusion = conclude(standing, self.policy)
+        state.clear = is_clear(standing, state.conclusion)
         self._dirty.add(number)
 
     def recorded(self, version: int, record: FleetRecord | None) -> None:
         """The fleet's record, as it is now."""
         self.record, self.record_version = record or FleetRecord(), version
-        for number in list(self._pending):
-            state = self._states.get(number)
-            if state is not None:
-                self.stands(number, state.standing_version, state.standing)
 
     def wrote(self, key: str, version: int, record: Any) -> None:
         """A record this process has just written. Those of recipients are not the fleet's."""
@@ -348,14 +351,6 @@ class Fleet:
                 continue
             if held != version and (not version or version > held):
                 self.wrote(key, version, decode(key, record))
-
-    def _conclude(self, number: str, standing: Standing) -> Conclusion:
-        conclusion = conclude(standing, self.record.polls, self.policy)
-        if conclusion.pending:
-            self._pending.add(number)
-        else:
-            self._pending.discard(number)
-        return conclusion
 
     @property
     def span(self) -> float:
