@@ -329,6 +329,8 @@ def look_at_all(
     found = []
     for number, state in fleet.states():
         rank = assess(state, fleet.policy, now, slow=fleet.slow)
+        if fleet.stale:
+            rank.excluded, rank.opens_at = "stale", NEVER
         code, opens = ruled_out(request, state.line), NEVER
         if code is None and leaving is not None:
             full = moves_full(state, now)

@@ -20,6 +20,7 @@ FORECAST_AT_MOST: Final = 10_000
 """Slots per line that a forecast looks ahead."""
 
 _SENTENCES: Final = {
+    "stale": "The health data is too old to trust.",
     "not_in_fleet": "The provider took it away.",
     "paused": "Paused by the operator",
     "draining": "Draining: known recipients are served, new conversations are not opened",
@@ -45,6 +46,8 @@ def moment(at: float) -> str:
 def view(state: LineState, fleet: Fleet, now: float) -> LineView:
     """A line as it stands now."""
     rank = assess(state, fleet.policy, now, slow=fleet.slow)
+    if fleet.stale:
+        rank.excluded, rank.opens_at = "stale", NEVER
     budget, code = rank.budget.day, rank.excluded
     times = state.spending.times
     used = len(times) - windows.first_within(times, now, DAY)
@@ -97,6 +100,8 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
 
 def forecast(state: LineState, fleet: Fleet, now: float, until: float) -> list[float]:
     """When this line could open new conversations, each as soon as may be, up to *until*."""
+    if fleet.stale:
+        return []
     mine = attrs.evolve(state)
     moments: list[float] = []
     at = now
