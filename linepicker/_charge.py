@@ -32,7 +32,6 @@ def charge(
     """
     spending, budget, pace = state.spending.copy(), grant.budget, policy.pace
     reach, limits = max(pace.max_delay, spending.reach), state.limits
-    windows.settle_clock(spending, now, reach + max(budget.new_gap, pace.new_gap) * pace.new_burst)
     if grant.kind != "known":
         if budget.day_number != spending.day:
             spending.day, spending.day_start = budget.day_number, grant.send_at

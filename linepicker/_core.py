@@ -20,6 +20,7 @@ from linepicker._line import (
     Rank,
     assess,
     budget_of,
+    catch_up,
     exclusion,
     message_slot,
 )
@@ -151,8 +152,9 @@ def _message(
     request: Request, fleet: FleetView, state: LineState, contact: Contact | None, now: float
 ) -> Grant | Refusal:
     """A message that opens no conversation, on the line it belongs to."""
-    policy, spending, limits = fleet.policy, state.spending, state.limits
-    number = state.line.number
+    policy, limits, number = fleet.policy, state.limits, state.line.number
+    catch_up(state, policy, now)
+    spending = state.spending
     if limits.messages_per_day is not None:
         if windows.messages_within(spending, now) >= limits.messages_per_day:
             room = windows.room_for_messages_at(spending, now, limits.messages_per_day)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from zlib import crc32
 
 import attrs
+from cachetools import LRUCache
 
 from linepicker import _record as records
 from linepicker import _upkeep as upkeep
@@ -83,9 +84,7 @@ class Desk:
         self._classify: Callable[[object], object] | None = getattr(source, "classify", None)
         self._seed = 0 if seed is None else crc32(repr(seed).encode())
         self._contacts = records.contact_key(pool, "")
-        self._people: dict[object, Who] = {}
-        self._earlier: dict[object, Who] = {}
-        """Those used lately, and those used before: the latter go when the former are as many as may be kept."""
+        self._people: LRUCache[object, Who] = LRUCache(PEOPLE_KEPT)
         self.takes_limits = self.static is None and _takes_limits(source)
 
     def new_fleet(self) -> Fleet:
@@ -97,7 +96,7 @@ class Desk:
     def reload(self, policy: Policy) -> None:
         """Another policy from the next call on."""
         self.policy = policy
-        self._people, self._earlier = {}, {}
+        self._people.clear()
         self._plain = Request(max_delay=policy.pace.max_delay)
         self.fleet.apply(policy)
 
@@ -105,14 +104,14 @@ class Desk:
 
     def who(self, to: str | Iterable[str]) -> Who:
         """The recipient. Raises InvalidRecipient."""
+        name = to if isinstance(to, str) else tuple(to) if isinstance(to, Iterable) else to
         try:
-            name = to if isinstance(to, str) else tuple(to)
-            found = self._people.get(name) or self._earlier.pop(name, None)
-        except TypeError:
-            name, found = to, None  # type: ignore[assignment]  # which `parse` refuses in words
-        if found is not None:
-            self._people[name] = found
-            return found
+            return self._people[name]
+        except (
+            KeyError,
+            TypeError,
+        ):  # not kept, or nothing that can be: `parse` says in words what is wrong with it
+            pass
         recipient = parse(name, default_region=self.policy.default_region)
         direct = None if recipient.is_group else recipient.handles[0]
         area = None
@@ -125,23 +124,20 @@ class Desk:
             crc32(recipient.key.encode(), self._seed),
             area,
         )
-        if len(self._people) >= PEOPLE_KEPT:
-            self._people, self._earlier = {}, self._people
         self._people[name] = who
         return who
 
     def request(
         self,
-        *,
-        text: str | None = None,
-        line_type: str | None = None,
-        tags: Iterable[str] = (),
-        exclude: Iterable[str] = (),
-        line: str | None = None,
-        max_delay: float | None = None,
-        inbound: bool = False,
-        override_optout: bool = False,
-        chat_health: str | None = None,
+        text: str | None,
+        line_type: str | None,
+        tags: Iterable[str],
+        exclude: Iterable[str],
+        line: str | None,
+        max_delay: float | None,
+        inbound: bool,
+        override_optout: bool,
+        chat_health: str | None,
     ) -> Request:
         """The caller's wishes, checked. Raises ValueError naming the argument. *text* and *chat_health* are accepted, and
         weigh nothing yet."""
@@ -300,6 +296,14 @@ class Desk:
         return now
 
     # Results
+
+    def left(self, error: BaseException | None) -> Verdict:
+        """What leaving a `with` block means."""
+        if error is None:
+            return Verdict(Outcome.SENT)
+        return (
+            self.verdict(None, error) if isinstance(error, Exception) else Verdict(Outcome.UNKNOWN)
+        )
 
     def verdict(self, value: object, error: Exception | None) -> Verdict:
         """What a send's result means."""

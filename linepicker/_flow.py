@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 
 from linepicker import _record as records
 from linepicker._asks import (
     ATTEMPTS,
-    Call,
-    Called,
     Dice,
     Flow,
     Made,
-    NewId,
     Now,
     Read,
     Sleep,
@@ -28,12 +25,11 @@ from linepicker._charge import charge
 from linepicker._core import Grant, Refusal, Request, decide, decide_move, look_at_all
 from linepicker._line import exclusion, new_exclusion
 from linepicker._record import EPOCH, HISTORY_KEPT, PAIR_KEPT, Contact, Ticket
-from linepicker._settle import settle_or_keep, undo
+from linepicker._settle import undo
 from linepicker._update import absorb, busy
 from linepicker._upkeep import ready
 from linepicker._windows import DAY
 from linepicker.errors import (
-    AlreadySent,
     Blocked,
     Held,
     NoLine,
@@ -399,73 +395,3 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
     if refusal is not None:
         yield from undo(fleet, made, now)
         raise refused(_decision(fleet, Request(), who, refusal, now))
-
-
-# Sending
-
-
-class Reserving(Protocol):
-    """How `send` gets its reservations."""
-
-    def __call__(
-        self,
-        who: Who,
-        request: Request,
-        now: float,
-        made_id: str,
-        *,
-        key: str | None,
-        begun: Callable[[Made], None] | None = None,
-    ) -> Flow[Made]:
-        """A reservation."""
-        ...
-
-
-def send(
-    fleet: Fleet,
-    request: Request,
-    who: Who,
-    now: float,
-    *,
-    reserving: Reserving,
-    key: str | None,
-    max_wait: float | None,
-    begun: Callable[[Made], None] | None = None,
-) -> Flow[Any]:
-    """Reserve, wait, check, call, settle; fail over a new conversation whose line refused, to at most three lines."""
-    waited, tried, cause = 0.0, 0, None
-    while True:
-        made_id: str = yield NewId()
-        try:
-            made = yield from reserving(who, request, now, made_id, key=key, begun=begun)
-        except (NoLine, Held, NotNow) as refusal:
-            now = yield Now()
-            wait = max(0.0, refusal.retry_at - now)
-            if max_wait is None or waited + wait > max_wait:
-                raise refusal from cause
-            yield Sleep(wait)
-            waited, now = waited + wait, (yield Now())
-            continue
-        if begun is not None:
-            begun(made)
-        now = yield Now()
-        if made.outcome is Outcome.SENT:
-            raise AlreadySent("the message with this key has been sent", reservation=made)
-        if made.send_at > now:
-            waited += made.send_at - now
-            yield Sleep(made.send_at - now)
-            now = yield Now()
-            yield from check(fleet, made, now)
-        called: Called = yield Call(made)
-        now = yield Now()
-        if made.outcome is None:
-            yield from settle_or_keep(fleet, made, called.verdict, now)
-        tried += 1
-        refused_here = made.outcome is Outcome.LINE_REFUSED and made.kind == "new"
-        if refused_here and not made.resumed and request.line is None and tried < 3:
-            request = attrs.evolve(request, exclude=request.exclude | {made.number})
-            cause = called.error
-            continue
-        if called.error is not None:
-            raise called.error
-        return called.value

@@ -211,8 +211,16 @@ def new_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> 
     return windows.slot(mark, now, gap, budget.new_burst)
 
 
+def catch_up(state: LineState, policy: Policy, now: float) -> None:
+    """Put right what a clock that stepped back left in the line's spending."""
+    spending = windows.on_time(state.spending, now, policy.pace.max_delay)
+    if spending is not state.spending:
+        state.spending, state.budget = spending, None
+
+
 def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
     """How a new conversation finds this line at *now*."""
+    catch_up(state, policy, now)
     spending, times = state.spending, state.spending.times
     budget = budget_of(state, policy, now, slow=slow)
     code, opens_at = (None, NEVER) if state.clear else new_exclusion(state, now)

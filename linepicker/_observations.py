@@ -53,6 +53,7 @@ class Observations:
     reports: Mapping[str, tuple[Reported, ...]] = attrs.field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return {"polls": self.polls, "reports": self.reports}
 
     @classmethod

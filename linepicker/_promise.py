@@ -1,52 +1,19 @@
-"""What a reservation tells, whichever door it came through; and the host's time."""
+"""Reservations, as both routers hand them out."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
-from random import Random
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from linepicker._asks import Made
-from linepicker.model import Decision, Kind, Line, Outcome, To
-from linepicker.stores import Write
+from linepicker._desk import Begun
+from linepicker._flow import check
+from linepicker._settle import settle_once, settle_or_keep
+from linepicker.model import Decision, Kind, Line, Outcome, To, Verdict
 
-
-class HostTime:
-    """The monotonic clock, set by the store's time where it tells any, else by the wall clock at the start: a wall clock
-    that steps later freezes nothing."""
-
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
-
-    def now(self) -> float:
-        return time.monotonic() + self._offset
-
-    def heard(self, store_now: float) -> None:
-        """The store's time, just now."""
-        self._offset = store_now - time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(max(0.0, seconds))
-
-    async def asleep(self, seconds: float) -> None:
-        await asyncio.sleep(max(0.0, seconds))
-
-
-def new_id(chance: Random) -> str:
-    """A reservation's id: 96 random bits. *chance* must not be shared with a forked process."""
-    return f"{chance.getrandbits(96):024x}"
-
-
-def on_host_time(writes: Sequence[Write], now: float) -> Sequence[Write]:
-    """The writes with the moments of their expiry, which were counted from *now*, counted from the host's clock."""
-    if all(write.expires_at is None for write in writes):
-        return writes
-    ahead = time.time() - now
-    return [
-        write if write.expires_at is None else write._replace(expires_at=write.expires_at + ahead)
-        for write in writes
-    ]
+if TYPE_CHECKING:
+    from linepicker.arouter import AsyncRouter
+    from linepicker.router import Router
 
 
 class Promise:
@@ -112,3 +79,137 @@ class Promise:
     def __repr__(self) -> str:
         made = self._made
         return f"<{type(self).__name__} {made.kind} {made.who.masked} from {made.number} at {made.send_at:.3f}: {made.outcome or 'open'}>"
+
+
+class Reservation(Promise):
+    """An atomic promise that this message may leave on this line at this moment, already charged.
+
+    Lives until it is settled; never settled, it counts as sent. As a context manager: entering waits until `send_at` and
+    checks; a clean exit settles SENT; an exception is classified, settled, and raised on.
+    """
+
+    __slots__ = ("_made", "_router")
+
+    def __init__(self, router: Router, made: Made) -> None:
+        self._router = router
+        self._made = made
+
+    def settle(
+        self,
+        outcome: Outcome | str,
+        *,
+        number: str | None = None,
+        chat_id: str | None = None,
+        message_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Tell what became of it; the first time counts.
+
+        `number`: the line it left from, where the provider says so. `chat_id`, `message_id`: the provider's ids.
+        `retry_after`: seconds, for RATE_LIMITED and LINE_REFUSED. Raises StoreError where something must be given back and
+        the store is out (then it is still open); never for SENT and UNKNOWN, whose charge already stands.
+        """
+        made = self._made
+        if outcome == "SENT" and made.plain and chat_id is None and number is None:
+            made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
+            return
+        verdict = Verdict(
+            Outcome(outcome),
+            number=number,
+            chat_id=chat_id,
+            message_id=message_id,
+            retry_after=retry_after,
+        )
+        router = self._router
+        router._drive(settle_once(router._desk.fleet, made, verdict, router._clock.now()))
+
+    def release(self) -> None:
+        """Give it back: the message will not be sent. As `settle("NOT_SENT")`."""
+        self.settle(Outcome.NOT_SENT)
+
+    def check(self) -> None:
+        """Read line and recipient anew. Raises Held or Blocked, after releasing, if a gate now forbids the send."""
+        router = self._router
+        router._drive(check(router._desk.fleet, self._made, router._clock.now()))
+
+    def __enter__(self) -> Self:
+        clock = self._router._clock
+        wait = self._made.send_at - clock.now()
+        if wait > 0:
+            clock.sleep(wait)
+        self.check()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        router, made = self._router, self._made
+        if made.outcome is None:
+            verdict = router._desk.left(error)
+            router._drive(settle_or_keep(router._desk.fleet, made, verdict, router._clock.now()))
+
+
+class AsyncReservation(Promise):
+    """As Reservation, awaited."""
+
+    __slots__ = ("_made", "_router")
+
+    def __init__(self, router: AsyncRouter, made: Made) -> None:
+        self._router = router
+        self._made = made
+
+    async def settle(
+        self,
+        outcome: Outcome | str,
+        *,
+        number: str | None = None,
+        chat_id: str | None = None,
+        message_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """As `Reservation.settle`."""
+        made = self._made
+        if outcome == "SENT" and made.plain and chat_id is None and number is None:
+            made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
+            return
+        verdict = Verdict(
+            Outcome(outcome),
+            number=number,
+            chat_id=chat_id,
+            message_id=message_id,
+            retry_after=retry_after,
+        )
+        router = self._router
+        await router._drive(settle_once(router._desk.fleet, made, verdict, router._clock.now()))
+
+    async def release(self) -> None:
+        """As `Reservation.release`."""
+        await self.settle(Outcome.NOT_SENT)
+
+    async def check(self) -> None:
+        """As `Reservation.check`."""
+        router = self._router
+        await router._drive(check(router._desk.fleet, self._made, router._clock.now()))
+
+    async def __aenter__(self) -> Self:
+        router = self._router
+        wait = self._made.send_at - router._clock.now()
+        if wait > 0:
+            async with router._undoing(Begun(self._made)):
+                await router._clock.asleep(wait)
+        await self.check()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        router, made = self._router, self._made
+        if made.outcome is None:
+            verdict, now = router._desk.left(error), router._clock.now()
+            await router._drive(settle_or_keep(router._desk.fleet, made, verdict, now))

@@ -2,18 +2,12 @@
 
 A line's *standing* is what was observed and decided of it, its *spending* what left on it. A recipient's *contact* is its
 line and its recent pace, its *block* whether it wants messages. Records are never changed, only replaced.
-
-Bytes begin with a format number. A later format may add, never change: what this version does not know (members of the
-JSON part, bytes at the end) it carries along and writes back under the number it came with, so that two versions side by
-side lose nothing.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import struct
-import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -21,11 +15,18 @@ from typing import Any, Final
 
 import attrs
 
+from linepicker._bytes import (
+    BROKEN,
+    FORMAT,
+    LITTLE,
+    Reader,
+    damaged,
+    dump,
+    format_of,
+    load,
+    swapped,
+)
 from linepicker._observations import Observations
-from linepicker.errors import StoreError
-
-FORMAT: Final = 1
-NEWEST_READABLE: Final = FORMAT + 1
 
 PAIR: Final = 60.0
 """Linq counts the messages of a sender-recipient pair per 60 s (Rate Limits)."""
@@ -39,104 +40,38 @@ EPOCH: Final = "epoch"
 
 
 def standing_key(number: str) -> str:
+    """The key of a line's standing."""
     return f"line/{number}/standing"
 
 
 def spending_key(number: str) -> str:
+    """The key of a line's spending."""
     return f"line/{number}/spending"
 
 
 def contact_key(pool: str, recipient: str) -> str:
+    """The key of a recipient's contact in a pool."""
     return f"to/{pool}/{recipient}"
 
 
 def block_key(handle: str) -> str:
+    """The key of a handle's block."""
     return f"block/{handle}"
 
 
 def fleet_key(pool: str) -> str:
+    """The key of a pool's fleet."""
     return f"fleet/{pool}"
 
 
 def ticket_key(pool: str, key: str) -> str:
+    """The key of a caller's key."""
     return f"key/{pool}/{key}"
 
 
 def event_key(event_id: str) -> str:
+    """The key of an event that was counted."""
     return f"event/{event_id}"
-
-
-# The two kinds of bytes: one JSON object, or packed numbers with JSON behind.
-
-
-def _damaged(what: str, why: object) -> StoreError:
-    return StoreError(f"a stored {what} can't be read ({why}); restore the store from a backup")
-
-
-def _format(raw: bytes, what: str) -> int:
-    if not raw or raw[0] < FORMAT:
-        raise _damaged(what, "no such format")
-    if raw[0] > NEWEST_READABLE:
-        raise StoreError(
-            f"a stored {what} has format {raw[0]}, this linepicker reads up to {NEWEST_READABLE}: upgrade it"
-        )
-    return raw[0]
-
-
-_to_json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-def _dump(value: Mapping[str, Any]) -> bytes:
-    return _to_json(value).encode()
-
-
-def _load(raw: bytes) -> dict[str, Any]:
-    value = json.loads(raw)
-    if not isinstance(value, dict):
-        raise TypeError("not an object")
-    return value
-
-
-_LITTLE: Final = sys.byteorder == "little"
-
-
-def _swapped(values: array[Any]) -> bytes:
-    """The little-endian bytes of an array on a big-endian host."""
-    values = values[:]
-    values.byteswap()
-    return values.tobytes()
-
-
-class _Reader:
-    """Takes packed values from the front of bytes; what is left is what a later format added."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        self.at = 0
-
-    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
-        values = layout.unpack_from(self.raw, self.at)
-        self.at += layout.size
-        return values
-
-    def take(self, size: int) -> bytes:
-        if self.at + size > len(self.raw):
-            raise ValueError("cut short")
-        self.at += size
-        return self.raw[self.at - size : self.at]
-
-    def array(self, typecode: str, count: int) -> array[Any]:
-        values: array[Any] = array(typecode)
-        values.frombytes(self.take(count * values.itemsize))
-        if not _LITTLE:
-            values.byteswap()
-        return values
-
-    def rest(self) -> bytes:
-        return self.raw[self.at :]
-
-
-_BROKEN: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error)
 
 
 # A line's standing
@@ -164,6 +99,7 @@ class Standing:
     rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
     def encode(self) -> bytes:
+        """Its bytes."""
         known = {
             "first_seen": self.first_seen,
             "warm": self.warm,
@@ -175,13 +111,14 @@ class Standing:
             "operator": self.operator,
             "reason": self.reason,
         }
-        return bytes([self.format]) + _dump({**self.rest, **known})
+        return bytes([self.format]) + dump({**self.rest, **known})
 
     @classmethod
     def decode(cls, raw: bytes) -> Standing:
-        number = _format(raw, "standing")
+        """From its bytes. Raises StoreError for what is damaged or too new."""
+        number = format_of(raw, "standing")
         try:
-            value = _load(raw[1:])
+            value = load(raw[1:])
             released = value.pop("released")
             return cls(
                 first_seen=float(value.pop("first_seen")),
@@ -196,8 +133,8 @@ class Standing:
                 format=number,
                 rest=value,
             )
-        except _BROKEN as error:
-            raise _damaged("standing", error) from error
+        except BROKEN as error:
+            raise damaged("standing", error) from error
 
 
 # A line's spending
@@ -246,6 +183,7 @@ class Spending:
     rest: bytes = b""
 
     def encode(self) -> bytes:
+        """Its bytes."""
         times, ids, buckets = self.times, self.ids, self.buckets
         numbers = _SPENDING.pack(
             self.format,
@@ -261,17 +199,18 @@ class Spending:
             len(times),
             len(buckets),
         )
-        if _LITTLE:
+        if LITTLE:
             lists = times.tobytes() + ids.tobytes() + self.moved + buckets.tobytes()
         else:
-            lists = _swapped(times) + _swapped(ids) + self.moved + _swapped(buckets)
+            lists = swapped(times) + swapped(ids) + self.moved + swapped(buckets)
         return numbers + lists + self.rest
 
     @classmethod
     def decode(cls, raw: bytes) -> Spending:
-        number = _format(raw, "spending")
+        """From its bytes. Raises StoreError for what is damaged or too new."""
+        number = format_of(raw, "spending")
         try:
-            reader = _Reader(raw)
+            reader = Reader(raw)
             values = reader.unpack(_SPENDING)
             charges, buckets = values[-2:]
             times, ids = reader.array("d", charges), reader.array("I", charges)
@@ -308,8 +247,8 @@ class Spending:
                 number,
                 reader.rest(),
             )
-        except _BROKEN as error:
-            raise _damaged("spending", error) from error
+        except BROKEN as error:
+            raise damaged("spending", error) from error
 
     def copy(self) -> Spending:
         """A shallow copy, to be changed by the function that makes it and nobody else."""
@@ -332,8 +271,6 @@ class Spending:
             self.rest,
         )
 
-
-# A recipient's contact
 
 _CONTACT: Final = struct.Struct("<BIIddIBI")
 
@@ -360,9 +297,10 @@ class Contact:
     format: int = FORMAT
 
     def encode(self) -> bytes:
+        """Its bytes."""
         number, seldom = self.number.encode(), b""
         if self.history or self.chats or self.rest:
-            seldom = _dump({**self.rest, "history": self.history, "chats": self.chats})
+            seldom = dump({**self.rest, "history": self.history, "chats": self.chats})
         numbers = _CONTACT.pack(
             self.format,
             self.opened,
@@ -373,19 +311,20 @@ class Contact:
             len(number),
             len(seldom),
         )
-        if _LITTLE:
+        if LITTLE:
             return numbers + self.times.tobytes() + self.ids.tobytes() + number + seldom
-        return numbers + _swapped(self.times) + _swapped(self.ids) + number + seldom
+        return numbers + swapped(self.times) + swapped(self.ids) + number + seldom
 
     @classmethod
     def decode(cls, raw: bytes) -> Contact:
-        format_number = _format(raw, "contact")
+        """From its bytes. Raises StoreError for what is damaged or too new."""
+        format_number = format_of(raw, "contact")
         try:
-            reader = _Reader(raw)
+            reader = Reader(raw)
             _, opened, made, since, wait_until, count, size, more = reader.unpack(_CONTACT)
             times, ids = reader.array("d", count), reader.array("I", count)
             number = reader.take(size).decode("ascii")
-            value = _load(reader.take(more)) if more else {"history": (), "chats": {}}
+            value = load(reader.take(more)) if more else {"history": (), "chats": {}}
             if not all(map(math.isfinite, (since, wait_until, *times))):
                 raise ValueError("impossible numbers")
             return cls(
@@ -401,8 +340,8 @@ class Contact:
                 value,
                 format_number,
             )
-        except _BROKEN as error:
-            raise _damaged("contact", error) from error
+        except BROKEN as error:
+            raise damaged("contact", error) from error
 
     def messaged(self, at: float, now: float, ident: int, keep: int) -> Contact:
         """With one more reservation, whose message leaves at *at*; the latest *keep* of the last minute are remembered."""
@@ -437,9 +376,6 @@ class Contact:
         times, ids = self.times[:], self.ids[:]
         del times[place], ids[place]
         return attrs.evolve(self, times=times, ids=ids)
-
-
-# The small ones
 
 
 @attrs.frozen
@@ -483,28 +419,31 @@ class Ticket:
 
 def encode_small(record: Block | FleetRecord | Ticket) -> bytes:
     """The bytes of a small record."""
-    return bytes((FORMAT,)) + _dump(attrs.asdict(record))
+    return bytes((FORMAT,)) + dump(attrs.asdict(record))
 
 
 def _small(kind: type, what: str, raw: bytes) -> Any:
-    _format(raw, what)
+    format_of(raw, what)
     names = {field.name for field in attrs.fields(kind)}
     try:
-        return kind(**{name: value for name, value in _load(raw[1:]).items() if name in names})
-    except _BROKEN as error:
-        raise _damaged(what, error) from error
+        return kind(**{name: value for name, value in load(raw[1:]).items() if name in names})
+    except BROKEN as error:
+        raise damaged(what, error) from error
 
 
 def decode_block(raw: bytes) -> Block:
+    """A block from its bytes."""
     block: Block = _small(Block, "block", raw)
     return block
 
 
 def decode_fleet(raw: bytes) -> FleetRecord:
+    """A fleet's record from its bytes."""
     record: FleetRecord = _small(FleetRecord, "fleet", raw)
     return attrs.evolve(record, polls=tuple(map(float, record.polls)))
 
 
 def decode_ticket(raw: bytes) -> Ticket:
+    """A key's record from its bytes."""
     ticket: Ticket = _small(Ticket, "key", raw)
     return ticket

@@ -134,3 +134,19 @@ def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Fl
             fleet.lost += 1
         fleet.late.append((made, verdict))
         fleet.calm_until = -float("inf")
+
+
+def settle_once(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[None]:
+    """Settle, unless that was done. What went out is never in doubt for want of a store; what must be given back is
+    settled only when the store has taken it, and stays open otherwise."""
+    if made.outcome is not None:
+        return
+    if verdict.outcome in (Outcome.SENT, Outcome.UNKNOWN):
+        yield from settle_or_keep(fleet, made, verdict, now)
+        return
+    made.outcome = verdict.outcome
+    try:
+        yield from settle(fleet, made, verdict, now)
+    except BaseException:
+        made.outcome = None
+        raise

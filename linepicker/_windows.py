@@ -16,6 +16,8 @@ SPREAD: Final = 6 * HOUR
 DAY: Final = 24 * HOUR
 BUCKET: Final = 300
 """Messages are counted in buckets of this many seconds; the oldest counts whole."""
+SKEW: Final = 300.0
+"""How far apart, in seconds, the clocks of a deployment's hosts may be."""
 CHARGES_KEPT: Final = 250
 """How many new conversations of the rolling day a line remembers where no limit asks for more."""
 
@@ -116,27 +118,29 @@ def remove_charge(spending: Spending, ident: int) -> float | None:
     return at
 
 
-def settle_clock(spending: Spending, now: float, ahead: float) -> None:
-    """Bring moments that only a clock that stepped back can explain (later than *now* + *ahead*) to *now*."""
-    times, buckets, edge = spending.times, spending.buckets, now + ahead
-    if times and times[-1] > edge:
-        spending.times = array(
-            "d", (min(moment, now) if moment > now + ahead else moment for moment in spending.times)
-        )
-        order = sorted(range(len(spending.times)), key=spending.times.__getitem__)
-        spending.times = array("d", (spending.times[i] for i in order))
-        spending.ids = array("I", (spending.ids[i] for i in order))
-        spending.moved = bytes(spending.moved[i] for i in order)
-    if buckets and buckets[-2] * BUCKET > edge:
-        last = int(edge // BUCKET)
-        counts: dict[int, int] = {}
-        here = int(now // BUCKET)
-        for i in range(0, len(buckets), 2):
-            bucket = buckets[i] if buckets[i] <= last else here
-            counts[bucket] = counts.get(bucket, 0) + buckets[i + 1]
-        spending.buckets = array("i", (n for pair in sorted(counts.items()) for n in pair))
-    if spending.day_start > edge:
-        spending.day_start = now
+def on_time(spending: Spending, now: float, max_delay: float) -> Spending:
+    """The spending, or where it holds moments that only a clock that stepped back can explain (further ahead than any
+    promise reaches, and `SKEW` more), one in which these are now."""
+    edge = now + max(max_delay, spending.reach) + SKEW
+    times, buckets = spending.times, spending.buckets
+    late = times and times[-1] > edge
+    if not (late or (buckets and buckets[-2] * BUCKET > edge) or spending.day_start > edge):
+        return spending
+    spending = spending.copy()
+    order = sorted(
+        (now if at > edge else at, ident, moved)
+        for at, ident, moved in zip(times, spending.ids, spending.moved, strict=True)
+    )
+    spending.times = array("d", (at for at, _, _ in order))
+    spending.ids = array("I", (ident for _, ident, _ in order))
+    spending.moved = bytes(moved for _, _, moved in order)
+    counts: dict[int, int] = {}
+    for bucket, count in zip(buckets[::2], buckets[1::2], strict=True):
+        place = int(now // BUCKET) if bucket * BUCKET > edge else bucket
+        counts[place] = counts.get(place, 0) + count
+    spending.buckets = array("i", (n for pair in sorted(counts.items()) for n in pair))
+    spending.day_start = now if spending.day_start > edge else spending.day_start
+    return spending
 
 
 # Pace: GCRA, one number per mark

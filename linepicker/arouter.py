@@ -7,98 +7,34 @@ import contextlib
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from linepicker import _asks as asks
 from linepicker import _flow as flows
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
 from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait, checked, log
-from linepicker._promise import HostTime, Promise, new_id, on_host_time
-from linepicker._settle import settle, settle_or_keep, undo
+from linepicker._hosttime import AsyncClock, HostTime, new_id, on_host_time
+from linepicker._promise import AsyncReservation
+from linepicker._send import send
+from linepicker._settle import undo
 from linepicker.errors import AlreadySent, SourceError, StoreError
 from linepicker.model import (
     Assignment,
     Capacity,
     Decision,
     LineView,
-    Outcome,
     Plan,
     Report,
-    Verdict,
 )
 from linepicker.policy import Policy
 from linepicker.stores import Answer, AsyncStore, Handle
 from linepicker.stores import open as open_store
 
+__all__ = ["AsyncReservation", "AsyncRouter"]
+
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class AsyncClock(Protocol):
-    """Time for an AsyncRouter."""
-
-    def now(self) -> float:
-        """Epoch seconds UTC."""
-        ...
-
-    async def asleep(self, seconds: float, /) -> None:
-        """Return that much later."""
-        ...
-
-
-class AsyncReservation(Promise):
-    """As Reservation, awaited."""
-
-    __slots__ = ("_made", "_router")
-
-    def __init__(self, router: AsyncRouter, made: Made) -> None:
-        self._router = router
-        self._made = made
-
-    async def settle(
-        self,
-        outcome: Outcome | str,
-        *,
-        number: str | None = None,
-        chat_id: str | None = None,
-        message_id: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        """As `Reservation.settle`."""
-        made = self._made
-        if outcome == "SENT" and made.plain and chat_id is None and number is None:
-            made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
-            return
-        verdict = Verdict(
-            Outcome(outcome),
-            number=number,
-            chat_id=chat_id,
-            message_id=message_id,
-            retry_after=retry_after,
-        )
-        await self._router._settle(made, verdict)
-
-    async def release(self) -> None:
-        """As `Reservation.release`."""
-        await self.settle(Outcome.NOT_SENT)
-
-    async def check(self) -> None:
-        """As `Reservation.check`."""
-        await self._router._check(self._made)
-
-    async def __aenter__(self) -> Self:
-        await self._router._wait(self._made)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._router._leave(self._made, error)
 
 
 class AsyncRouter:
@@ -175,15 +111,7 @@ class AsyncRouter:
         self._alive()
         who = self._desk.who(to)
         request = self._desk.request(
-            text=text,
-            line_type=line_type,
-            tags=tags,
-            exclude=exclude,
-            line=line,
-            max_delay=max_delay,
-            inbound=inbound,
-            override_optout=override_optout,
-            chat_health=chat_health,
+            text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
         begun = Begun()
         async with self._undoing(begun):
@@ -212,15 +140,7 @@ class AsyncRouter:
         self._alive()
         who = self._desk.who(to)
         request = self._desk.request(
-            text=text,
-            line_type=line_type,
-            tags=tags,
-            exclude=exclude,
-            line=line,
-            max_delay=max_delay,
-            inbound=inbound,
-            override_optout=override_optout,
-            chat_health=chat_health,
+            text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
         return await self._drive(self._desk.preview(who, request, self._clock.now()))
 
@@ -246,15 +166,7 @@ class AsyncRouter:
         self._alive()
         who = self._desk.who(to)
         request = self._desk.request(
-            text=text,
-            line_type=line_type,
-            tags=tags,
-            exclude=exclude,
-            line=line,
-            max_delay=max_delay,
-            inbound=inbound,
-            override_optout=override_optout,
-            chat_health=chat_health,
+            text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
         check_max_wait(max_wait)
         begun = Begun()
@@ -263,7 +175,7 @@ class AsyncRouter:
             begun.calling = True
             return await self._call(call, ask.made)
 
-        flow = flows.send(
+        flow = send(
             self._desk.fleet,
             request,
             who,
@@ -348,7 +260,7 @@ class AsyncRouter:
         day. reason: for the log. Raises ValueError if they have no line, NoLine, Held, NotNow, StoreError."""
         self._alive()
         who = self._desk.who(to)
-        request = self._desk.request(line=number)
+        request = self._desk.request(None, None, (), (), number, None, False, False, None)
         now = self._clock.now()
         await self._drive(flows.move(self._desk.fleet, request, who, now, new_id(self._dice)))
         log.info("%s moved to another line (%s)", who.masked, reason)
@@ -403,43 +315,6 @@ class AsyncRouter:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-    # For reservations
-
-    async def _settle(self, made: Made, verdict: Verdict) -> None:
-        if made.outcome is not None:
-            return
-        now = self._clock.now()
-        if verdict.outcome in (Outcome.SENT, Outcome.UNKNOWN):
-            await self._drive(settle_or_keep(self._desk.fleet, made, verdict, now))
-            return
-        made.outcome = verdict.outcome
-        try:
-            await self._drive(settle(self._desk.fleet, made, verdict, now))
-        except BaseException:
-            made.outcome = None
-            raise
-
-    async def _check(self, made: Made) -> None:
-        await self._drive(flows.check(self._desk.fleet, made, self._clock.now()))
-
-    async def _wait(self, made: Made) -> None:
-        wait = made.send_at - self._clock.now()
-        if wait > 0:
-            async with self._undoing(Begun(made)):
-                await self._clock.asleep(wait)
-        await self._check(made)
-
-    async def _leave(self, made: Made, error: BaseException | None) -> None:
-        if made.outcome is not None:
-            return
-        if error is None:
-            verdict = Verdict(Outcome.SENT)
-        elif isinstance(error, Exception):
-            verdict = self._desk.verdict(None, error)
-        else:
-            verdict = Verdict(Outcome.UNKNOWN)
-        await self._drive(settle_or_keep(self._desk.fleet, made, verdict, self._clock.now()))
 
     # Answering the flows
 
@@ -532,7 +407,7 @@ class AsyncRouter:
         """Finishes even if cancelled once more."""
         flow = undo(self._desk.fleet, made, self._clock.now())
         task = asyncio.ensure_future(self._drive(flow))
-        task.add_done_callback(_seen)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         with contextlib.suppress(StoreError):
             await asyncio.shield(task)
 
@@ -547,8 +422,3 @@ class AsyncRouter:
             self._pid = os.getpid()
             self._desk.fleet = self._desk.new_fleet()
             self._begin()
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -14,7 +14,7 @@ import attrs
 
 from linepicker import _record as records
 from linepicker._line import LineState, Rank, assess, conclude, is_clear
-from linepicker._observations import UNKNOWN
+from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Contact, FleetRecord, Spending, Standing
 from linepicker.errors import SourceError
@@ -90,18 +90,22 @@ class Fleet:
     # What a decision sees
 
     def state(self, number: str) -> LineState | None:
+        """A line of the fleet."""
         return self._states.get(number)
 
     def states(self) -> Iterator[tuple[str, LineState]]:
+        """All lines of the fleet."""
         yield from self._states.items()
 
     def __len__(self) -> int:
         return len(self._states)
 
     def rank(self, number: str) -> Rank:
+        """A line as it was last ranked."""
         return self._ranks[number]
 
     def ranking(self, now: float) -> Ranking:
+        """The ranking, brought up to *now*."""
         if self._ranking.next_due <= now:
             for number in self._ranking.due(now):
                 self.again(number, now)
@@ -112,6 +116,7 @@ class Fleet:
         return self._ranking
 
     def again(self, number: str, now: float) -> Rank:
+        """Rank one line anew."""
         state = self._states[number]
         self._dirty.discard(number)
         rank = self._ranks[number] = assess(state, self.policy, now, slow=self.slow)
@@ -122,6 +127,7 @@ class Fleet:
         return rank
 
     def freshness(self, now: float) -> Literal["fresh", "slow", "stale"]:
+        """How far the health data may be trusted."""
         if self.static and self.polled_at is not None:
             return "fresh"
         if self.polled_at is None:
@@ -211,7 +217,8 @@ class Fleet:
         back = self.polled_at is not None and line.number not in self._states
         seen, status = after.reputation, after.status
         last = seen.polled
-        doubted = seen.level(span) > 0 or seen.recovering(span)
+        level = seen.level(span)
+        doubted = level > 0 or seen.recovering(span) or BADNESS[value] > level
         if new or back or doubted or last is None or last[0] != value:
             seen = seen.add_poll(value, issued, polls=() if back else polls, span=span)
         said = line.status
@@ -219,7 +226,7 @@ class Fleet:
             said = ServiceStatus.ACTIVE  # it is listed, and nothing contradicts the last word
         if said is not None:
             known = status.polled
-            if known is None or known[0] != said or status.level(span) > 0:
+            if known is None or known[0] != said or max(BADNESS[said], status.level(span)) > 0:
                 status = status.add_poll(str(said), issued, polls=(), span=span)
         released = after.released
         if released is not None and issued > released:
@@ -240,7 +247,7 @@ class Fleet:
             return attrs.evolve(self.record, first=self.record.first if not first else issued)
         since = issued - POLLS_KEPT
         polls = tuple(
-            sorted({p for p in self.record.polls if since < p <= issued + 1.0} | {issued})
+            sorted({p for p in self.record.polls if since < p <= issued + DRIFT} | {issued})
         )
         return FleetRecord(polls, issued if first else self.record.first)
 

@@ -8,107 +8,33 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from linepicker import _asks as asks
 from linepicker import _flow as flows
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
 from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait, checked, log
-from linepicker._promise import HostTime, Promise, new_id, on_host_time
-from linepicker._settle import settle, settle_or_keep
+from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
+from linepicker._promise import Reservation
+from linepicker._send import send
 from linepicker.errors import AlreadySent, SourceError, StoreError
 from linepicker.model import (
     Assignment,
     Capacity,
     Decision,
     LineView,
-    Outcome,
     Plan,
     Report,
-    Verdict,
 )
 from linepicker.policy import Policy
 from linepicker.stores import Answer, Handle, Store
 from linepicker.stores import open as open_store
 
+__all__ = ["Reservation", "Router"]
+
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Clock(Protocol):
-    """Time for a Router."""
-
-    def now(self) -> float:
-        """Epoch seconds UTC."""
-        ...
-
-    def sleep(self, seconds: float, /) -> None:
-        """Return that much later."""
-        ...
-
-
-class Reservation(Promise):
-    """An atomic promise that this message may leave on this line at this moment, already charged.
-
-    Lives until it is settled; never settled, it counts as sent. As a context manager: entering waits until `send_at` and
-    checks; a clean exit settles SENT; an exception is classified, settled, and raised on.
-    """
-
-    __slots__ = ("_made", "_router")
-
-    def __init__(self, router: Router, made: Made) -> None:
-        self._router = router
-        self._made = made
-
-    def settle(
-        self,
-        outcome: Outcome | str,
-        *,
-        number: str | None = None,
-        chat_id: str | None = None,
-        message_id: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        """Tell what became of it; the first time counts.
-
-        `number`: the line it left from, where the provider says so. `chat_id`, `message_id`: the provider's ids.
-        `retry_after`: seconds, for RATE_LIMITED and LINE_REFUSED. Raises StoreError where something must be given back and
-        the store is out (then it is still open); never for SENT and UNKNOWN, whose charge already stands.
-        """
-        made = self._made
-        if outcome == "SENT" and made.plain and chat_id is None and number is None:
-            made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
-            return
-        verdict = Verdict(
-            Outcome(outcome),
-            number=number,
-            chat_id=chat_id,
-            message_id=message_id,
-            retry_after=retry_after,
-        )
-        self._router._settle(made, verdict)
-
-    def release(self) -> None:
-        """Give it back: the message will not be sent. As `settle("NOT_SENT")`."""
-        self.settle(Outcome.NOT_SENT)
-
-    def check(self) -> None:
-        """Read line and recipient anew. Raises Held or Blocked, after releasing, if a gate now forbids the send."""
-        self._router._check(self._made)
-
-    def __enter__(self) -> Self:
-        self._router._wait(self._made)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._router._leave(self._made, error)
 
 
 class Router:
@@ -204,15 +130,7 @@ class Router:
         with self._lock:
             who = self._desk.who(to)
         request = self._desk.request(
-            text=text,
-            line_type=line_type,
-            tags=tags,
-            exclude=exclude,
-            line=line,
-            max_delay=max_delay,
-            inbound=inbound,
-            override_optout=override_optout,
-            chat_health=chat_health,
+            text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
         flow = self._desk.reserve(who, request, self._clock.now(), new_id(self._dice), key=key)
         return Reservation(self, self._drive(flow))
@@ -238,15 +156,7 @@ class Router:
         with self._lock:
             who = self._desk.who(to)
         request = self._desk.request(
-            text=text,
-            line_type=line_type,
-            tags=tags,
-            exclude=exclude,
-            line=line,
-            max_delay=max_delay,
-            inbound=inbound,
-            override_optout=override_optout,
-            chat_health=chat_health,
+            text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
         return self._drive(self._desk.preview(who, request, self._clock.now()))
 
@@ -280,17 +190,9 @@ class Router:
         with self._lock:
             who = self._desk.who(to)
         request = self._desk.request(
-            text=text,
-            line_type=line_type,
-            tags=tags,
-            exclude=exclude,
-            line=line,
-            max_delay=max_delay,
-            inbound=inbound,
-            override_optout=override_optout,
-            chat_health=chat_health,
+            text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
-        flow = flows.send(
+        flow = send(
             self._desk.fleet,
             request,
             who,
@@ -384,7 +286,7 @@ class Router:
         self._alive()
         with self._lock:
             who = self._desk.who(to)
-        request = self._desk.request(line=number)
+        request = self._desk.request(None, None, (), (), number, None, False, False, None)
         now = self._clock.now()
         self._drive(flows.move(self._desk.fleet, request, who, now, new_id(self._dice)))
         log.info("%s moved to another line (%s)", who.masked, reason)
@@ -443,42 +345,6 @@ class Router:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    # For reservations
-
-    def _settle(self, made: Made, verdict: Verdict) -> None:
-        if made.outcome is not None:
-            return
-        now = self._clock.now()
-        if verdict.outcome in (Outcome.SENT, Outcome.UNKNOWN):
-            self._drive(settle_or_keep(self._desk.fleet, made, verdict, now))
-            return
-        made.outcome = verdict.outcome
-        try:
-            self._drive(settle(self._desk.fleet, made, verdict, now))
-        except BaseException:
-            made.outcome = None
-            raise
-
-    def _check(self, made: Made) -> None:
-        self._drive(flows.check(self._desk.fleet, made, self._clock.now()))
-
-    def _wait(self, made: Made) -> None:
-        wait = made.send_at - self._clock.now()
-        if wait > 0:
-            self._clock.sleep(wait)
-        self._check(made)
-
-    def _leave(self, made: Made, error: BaseException | None) -> None:
-        if made.outcome is not None:
-            return
-        if error is None:
-            verdict = Verdict(Outcome.SENT)
-        elif isinstance(error, Exception):
-            verdict = self._desk.verdict(None, error)
-        else:
-            verdict = Verdict(Outcome.UNKNOWN)
-        self._drive(settle_or_keep(self._desk.fleet, made, verdict, self._clock.now()))
 
     # Answering the flows
 

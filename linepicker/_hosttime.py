@@ -1,0 +1,75 @@
+"""Time and chance: what a clock must do, and the host's own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+
+from linepicker.stores import Write
+
+
+class Clock(Protocol):
+    """Time for a Router."""
+
+    def now(self) -> float:
+        """Epoch seconds UTC."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return that much later."""
+        ...
+
+
+class AsyncClock(Protocol):
+    """Time for an AsyncRouter."""
+
+    def now(self) -> float:
+        """Epoch seconds UTC."""
+        ...
+
+    async def asleep(self, seconds: float, /) -> None:
+        """Return that much later."""
+        ...
+
+
+class HostTime:
+    """The monotonic clock, set by the store's time where it tells any, else by the wall clock at the start: a wall clock
+    that steps later freezes nothing."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Epoch seconds UTC."""
+        return time.monotonic() + self._offset
+
+    def heard(self, store_now: float) -> None:
+        """The store's time, just now."""
+        self._offset = store_now - time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Return that much later."""
+        time.sleep(max(0.0, seconds))
+
+    async def asleep(self, seconds: float) -> None:
+        """Return that much later."""
+        await asyncio.sleep(max(0.0, seconds))
+
+
+def new_id(chance: Random) -> str:
+    """A reservation's id: 96 random bits. *chance* must not be shared with a forked process."""
+    return f"{chance.getrandbits(96):024x}"
+
+
+def on_host_time(writes: Sequence[Write], now: float) -> Sequence[Write]:
+    """The writes with the moments of their expiry, which were counted from *now*, counted from the host's clock."""
+    if all(write.expires_at is None for write in writes):
+        return writes
+    ahead = time.time() - now
+    return [
+        write if write.expires_at is None else write._replace(expires_at=write.expires_at + ahead)
+        for write in writes
+    ]
