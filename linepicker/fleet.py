@@ -253,9 +253,12 @@ class Fleet:
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
-        self._states = {}
+        before, self._states = self._states, {}
         for line in lines:
             mine, number = held[line.number], line.number
+            old = before.get(number)
+            if old is not None and old.spending_version == mine.spending_version:
+                mine.spending = old.spending  # which may have been put right since it was read
             self._states[number] = LineState(
                 line,
                 self.policy.limits_for(line),

@@ -59,7 +59,7 @@ def room(path: str) -> str:
     """The name of the module or folder of the library that holds *path*, or of the tier it stands for."""
     name = path.split("/", maxsplit=1)[0].removesuffix(".py")
     named = set().union(*TIERS)
-    return FLOW if name.startswith("_") and name != "__init__" and name not in named else name
+    return FLOW if name.startswith("_") and name not in {"__init__", "__main__", *named} else name
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
