@@ -1,0 +1,288 @@
+"""The README tells the truth: its examples run and print what it says, and its tables are those of the code.
+
+An example's section is the text under one heading, `##` or `###`. Its Python blocks run in order, in one namespace and one
+empty directory, each section by itself; what a block prints must be the `text` block right after it. Run as a script, this
+file writes the README's table of tunables anew.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import attrs
+import pytest
+import typer
+
+import linepicker
+from linepicker import AsyncRouter, LinePickerError, Outcome, Policy, PolicyError, Router
+from linepicker.cli import words
+from linepicker.cli.app import app
+from linepicker.testing import FakeLinq
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "README.md"
+README = FILE.read_text(encoding="utf-8")
+BEGIN, END = "<!-- configuration: begin -->\n", "<!-- configuration: end -->\n"
+
+
+class Block(NamedTuple):
+    """A fenced block: under which heading, in which language, the line its text begins on."""
+
+    heading: str
+    language: str
+    line: int
+    text: str
+    follows: bool
+    """Whether nothing but an empty line is between it and the block before."""
+
+
+def read_blocks() -> Iterator[Block]:
+    """The README's fenced blocks."""
+    heading, language, start, ended = "", None, 0, -2
+    lines = README.splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("```"):
+            if language is None:
+                language, start = line[3:].strip(), number
+            else:
+                text = "".join(lines[start : number - 1])
+                yield Block(heading, language, start + 1, text, follows=start == ended + 2)
+                language, ended = None, number
+        elif language is None and line.startswith("#"):
+            heading = line.strip("# \n")
+
+
+BLOCKS = list(read_blocks())
+PROSE = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+SPANS = re.findall(r"`([^`\n]+)`", PROSE)
+SECTIONS = sorted({block.heading for block in BLOCKS if block.language == "python"})
+
+
+def blocks_of(heading, *languages):
+    """The blocks of a section in these languages."""
+    return [block for block in BLOCKS if block.heading == heading and block.language in languages]
+
+
+def rows_under(heading):
+    """What is code in the first column of a section's table."""
+    sections = re.split(r"^##+ (.*)$", PROSE, flags=re.MULTILINE)
+    section = sections[sections.index(heading) + 1]
+    rows = re.findall(r"^\| (`[^|]+) \|", section, flags=re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
+# Examples
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_the_examples_do_what_is_said(heading, tmp_path, monkeypatch, capsys):
+    """A section's Python blocks run as they stand, and print the text that follows each of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("LINQ_API_V3_API_KEY", "LINQ_API_V3_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    namespace = {"__name__": "readme"}
+    blocks = blocks_of(heading, "python", "text")
+    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        if block.language == "python":
+            source = (
+                "\n" * (block.line - 1) + block.text
+            )  # so that a traceback names the README's line
+            exec(compile(source, str(FILE), "exec", dont_inherit=True), namespace)
+            told = after is not None and after.language == "text" and after.follows
+            assert capsys.readouterr().out == (after.text if told else "")
+
+
+def test_no_block_is_left_out():
+    """Each fenced block is one that some test here reads, and each output belongs to an example."""
+    assert {block.language for block in BLOCKS} == {"python", "sh", "text", "toml"}
+    for before, block in pairwise(BLOCKS):
+        if block.language == "text":
+            assert (before.language, block.follows) == ("python", True)
+
+
+@pytest.mark.parametrize("heading", ["Run it", "Test it"])
+def test_set_up_is_one_line_of_shell(heading):
+    """What sets everything up is one command line, which asks for extras that exist."""
+    (block,) = blocks_of(heading, "sh")
+    assert block.text.count("\n") == 1
+    (extras,) = re.findall(r'"\.\[([a-z,]+)\]"', block.text)
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert all(re.search(rf"^{extra} = \[", pyproject, re.MULTILINE) for extra in extras.split(","))
+
+
+def test_there_is_no_other_shell():
+    """Only those two blocks are commands to be pasted."""
+    shells = [block.heading for block in BLOCKS if block.language == "sh"]
+    assert shells == ["Run it", "Test it"]
+
+
+def test_the_example_policies_are_policies(tmp_path):
+    """Every TOML block is read by `Policy.from_toml`, and says something that is not the default."""
+    examples = [block for block in BLOCKS if block.language == "toml"]
+    assert examples
+    for block in examples:
+        path = tmp_path / "policy.toml"
+        path.write_text(block.text, encoding="utf-8")
+        assert Policy.from_toml(path) != Policy()
+
+
+# The command line
+
+
+def commands():
+    """The commands there are, each with the names of its options, and those of all under ""."""
+    group = typer.main.get_command(app)
+    found = {
+        name: {option for param in command.params for option in param.opts}
+        for name, command in group.commands.items()
+    }
+    found[""] = {option for param in group.params for option in param.opts}
+    return found
+
+
+def test_the_commands_named_are_the_commands_there_are():
+    """The table of commands names each of them, and nothing on the page names another one."""
+    known = commands()
+    told = [row.split()[1] for row in rows_under("Command line")]
+    assert sorted(told) == sorted(known.keys() - {""})
+    shells = [block.text for block in BLOCKS if block.language == "sh"]
+    used = [re.search(r"(?:^|/)linepicker(?: ([a-z]+)|$)", text) for text in [*SPANS, *shells]]
+    named = {match[1] for match in used if match is not None and match[1] is not None}
+    assert named == known.keys() - {""}
+
+
+def test_the_options_named_are_options():
+    """Each option in the prose is one of some command."""
+    known = set().union(*commands().values())
+    named = {option for span in SPANS for option in re.findall(r"(?<!\S)--[a-z-]+", span)}
+    assert named
+    assert named <= known
+
+
+# Tables
+
+
+def test_every_reason_is_explained():
+    """The table of reasons has each code once."""
+    assert sorted(rows_under("Reasons")) == sorted(words.CODES)
+
+
+def test_every_error_is_explained():
+    """The table of errors has each of the public errors once."""
+    public = {name for name in linepicker.__all__ if _is_error(getattr(linepicker, name))}
+    assert sorted(rows_under("Errors")) == sorted(public - {"LinePickerError"})
+
+
+def _is_error(thing):
+    return isinstance(thing, type) and issubclass(thing, LinePickerError)
+
+
+def test_every_outcome_is_explained():
+    """The table of outcomes has each once."""
+    assert sorted(rows_under("Any HTTP client")) == sorted(Outcome)
+
+
+@pytest.mark.parametrize("door", [Router, AsyncRouter])
+def test_every_verb_is_explained(door):
+    """The table of verbs has each public method of both routers once."""
+    public = [name for name in vars(door) if not name.startswith("_")]
+    assert sorted(rows_under("The router's verbs")) == sorted(public)
+
+
+def test_the_switches_named_are_the_fakes():
+    """What the page calls a switch of the fake provider is one."""
+    text = PROSE.split("Its other switches: ")[1].split("\n\n")[0].split("`linepicker.testing")[0]
+    named = re.findall(r"`(\w+)`", text)
+    assert named
+    assert all(callable(getattr(FakeLinq, name)) for name in named)
+
+
+# Tunables
+
+
+def described(section):
+    """What a section's docstring says of each tunable: its meaning, and the source of its default."""
+    text = inspect.cleandoc(section.__doc__).split("Attributes:\n")[1]
+    for entry in re.split(r"^    (?=\S)", text, flags=re.MULTILINE)[1:]:
+        name, said = " ".join(entry.split()).split(": ", 1)
+        meaning, source = said.split(" Source: ")
+        yield name, meaning.replace(" (here None)", ""), source
+
+
+def bounds(section, name):
+    """What a tunable may be, in the words of the code that refuses it."""
+    with pytest.raises(PolicyError) as error:
+        section(**{name: object()})
+    said = re.search(r" must be (.*), got <object", str(error.value))[1]
+    return said.replace(f" to {10**12:,}", " up").replace(f" and at most {10**12:,}", "")
+
+
+def table():
+    """The README's table of tunables, as the code has it."""
+    rows = [
+        "| name | default | may be | meaning | source of the default |",
+        "|---|---|---|---|---|",
+    ]
+    policy = Policy()
+    for title, section in [("", policy), *attrs.asdict(policy, recurse=False).items()]:
+        if not attrs.has(type(section)):
+            continue
+        for name, meaning, source in described(type(section)):
+            value = getattr(section, name)
+            if attrs.has(type(value)) or not isinstance(value, str | int | float | None):
+                continue
+            may_be = bounds(type(section), name)
+            if value is None:
+                default = "off" if '"off"' in may_be else "left out"
+            else:
+                default = f"`{str(value).lower() if isinstance(value, bool) else value}`"
+            place = f"{title}.{name}" if title else name
+            rows.append(f"| `{place}` | {default} | {may_be} | {meaning} | {source} |")
+    return "".join(f"{row}\n" for row in rows)
+
+
+def test_the_table_of_tunables_is_the_codes():
+    """Meanings, bounds, defaults and sources are those of `policy.py`. If this fails: `python tests/test_readme.py`."""
+    assert README.split(BEGIN)[1].split(END)[0].strip("\n") + "\n" == table()
+
+
+def test_every_tunable_is_in_the_table():
+    """Each value of a policy has its row."""
+    tables = Policy(default_region="US").to_dict()
+    names = {
+        f"{name}.{inner}" if inner else name
+        for name, value in tables.items()
+        for inner in (value if isinstance(value, dict) else [""])
+    }
+    assert names == set(re.findall(r"^\| `([\w.]+)` \|", table(), re.MULTILINE))
+
+
+# Links
+
+
+def test_links_lead_somewhere():
+    """Each link is to a file that exists, or to a heading of this page."""
+    headings = re.findall(r"^#+ (.+)$", PROSE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+    targets = re.findall(r"\]\(([^)\s]+)\)", PROSE)
+    assert targets
+    for target in targets:
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        else:
+            assert (ROOT / target).is_file()
+
+
+def rewrite():
+    """Write the table of tunables into the README."""
+    before, rest = README.split(BEGIN)
+    after = rest.split(END)[1]
+    FILE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()
