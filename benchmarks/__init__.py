@@ -1,0 +1,1 @@
+"""What linepicker's choices cost, beside what others charge for theirs: `python -m benchmarks --help`."""

@@ -1,0 +1,203 @@
+"""`python -m benchmarks pick` measures and reports; it asserts nothing. `python -m benchmarks --self-check` tests itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import attrs
+
+from benchmarks import pick
+from benchmarks.measure import Figures, Ratio, compare, measure, surroundings
+
+
+@attrs.frozen
+class Outcome:
+    """What one run found. A goal that could not be measured has no ratio."""
+
+    surroundings: Mapping[str, Any]
+    scale: pick.Scale
+    figures: Mapping[str, Figures]
+    ratios: Mapping[str, Ratio | None]
+    wanted: Mapping[str, str]
+    missing: Sequence[str]
+
+    def to_json(self) -> str:
+        """All of it; times in seconds per call."""
+        return json.dumps(
+            {
+                "surroundings": self.surroundings,
+                "scale": attrs.asdict(self.scale),
+                "not_measured": self.missing,
+                "figures": {
+                    name: {
+                        "median": each.median,
+                        "min": each.least,
+                        "calls": each.calls,
+                        "rounds": each.seconds,
+                    }
+                    for name, each in self.figures.items()
+                },
+                "ratios": {
+                    what: {
+                        "ratio": ratio and ratio.median,
+                        "middle_half": ratio and [ratio.low, ratio.high],
+                        "wanted": self.wanted[what],
+                        "ok": ratio and ratio.ok,
+                    }
+                    for what, ratio in self.ratios.items()
+                },
+            },
+            indent=2,
+        )
+
+    def to_text(self) -> str:
+        """Where, the times, and the ratios."""
+        rows = [
+            [name, _duration(each.median), _duration(each.least), f"{each.calls:,}"]
+            for name, each in self.figures.items()
+        ]
+        verdicts = [self._verdict(what, ratio) for what, ratio in self.ratios.items()]
+        scale = self.scale
+        return "\n".join(
+            (
+                *(f"{name}: {_plain(value)}" for name, value in self.surroundings.items()),
+                f"rounds: {scale.repeats}, each timing about {scale.seconds * 1000:g} ms",
+                f"load within limits, a line and day: {scale.conversations} new, or {scale.messages} messages",
+                "",
+                *_table(("one call", "median", "min", "calls per timing"), rows),
+                "",
+                *_table(("what", "measured ratio", "middle half", "wanted", "ok?"), verdicts),
+                *(f"\nNOT MEASURED: {each}" for each in self.missing),
+            )
+        )
+
+    def _verdict(self, what: str, ratio: Ratio | None) -> list[str]:
+        if ratio is None:
+            return [what, "not measured", "", self.wanted[what], "not measured"]
+        ok = {True: "yes", False: "NO", None: "-"}[ratio.ok]
+        spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
+        return [what, f"{ratio.median:.2f}", spread, self.wanted[what], ok]
+
+
+def run_pick(scale: pick.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what a choice costs."""
+    where = surroundings(pick.PACKAGES)
+    with ExitStack() as house:
+        subjects, missing = pick.subjects(scale, house, say)
+        for each in missing:
+            say(f"NOT MEASURED: {each}")
+        figures = measure(subjects, repeats=scale.repeats, seconds=scale.seconds, say=say)
+    goals = pick.goals(scale)
+    return Outcome(
+        where,
+        scale,
+        figures,
+        {goal.what: compare(goal, figures) for goal in goals},
+        {goal.what: goal.words for goal in goals},
+        missing,
+    )
+
+
+def self_check() -> None:
+    """Run every benchmark very small. Raises SystemExit if a figure makes no sense."""
+    start = time.perf_counter()
+    outcome = run_pick(pick.TINY, say=lambda _: None)
+    ratios = [each.median for each in outcome.ratios.values() if each is not None]
+    times = [each.least for each in outcome.figures.values()]
+    sane = all(0 < each < math.inf for each in (*times, *ratios))
+    for name in outcome.figures:
+        sane = (
+            sane and name in outcome.to_text() and name in json.loads(outcome.to_json())["figures"]
+        )
+    for reason in outcome.missing:
+        print(f"NOT MEASURED: {reason}")
+    if not (sane and times and ratios):
+        sys.exit(f"benchmarks: a figure makes no sense\n{outcome.to_text()}")
+    took = time.perf_counter() - start
+    print(
+        f"benchmarks: self-check ok, {len(times)} subjects and {len(ratios)} ratios in {took:.1f} s"
+    )
+
+
+def main() -> None:
+    """Read the command line and do as it says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--self-check", action="store_true", help="run everything very small, within seconds"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    one = commands.add_parser(
+        "pick", help="what a choice costs", description=pick.__doc__, formatter_class=_AsWritten
+    )
+    one.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    one.add_argument("--quick", action="store_true", help="fewer rounds, shorter timings")
+    one.add_argument("--repeats", type=_count, metavar="ROUNDS", help="how many rounds")
+    one.add_argument("--lines", type=_counts, metavar="N,N,…", help="numbers of lines")
+    arguments = parser.parse_args()
+    if arguments.self_check:
+        self_check()
+        return
+    if arguments.command is None:
+        parser.error("name a benchmark, or --self-check")
+    scale = pick.QUICK if arguments.quick else pick.Scale()
+    if arguments.repeats:
+        scale = attrs.evolve(scale, repeats=arguments.repeats)
+    if arguments.lines:
+        scale = attrs.evolve(scale, lines=arguments.lines)
+    outcome = run_pick(scale, lambda text: print(text, file=sys.stderr, flush=True))
+    print(outcome.to_json() if arguments.json else outcome.to_text())
+
+
+_AsWritten = argparse.RawDescriptionHelpFormatter
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(sorted({_count(each) for each in text.split(",")}))
+
+
+_count.__name__ = _counts.__name__ = "count"  # which argparse names in its message
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each or 'not installed'}" for name, each in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "unknown" if value is None else str(value)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.2f} {unit}"
+    return f"{seconds / 1e-9:.0f} ns"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in (head, ["-" * width for width in widths], *rows):
+        first, *rest = (
+            each.rjust(width) if place else each.ljust(width)
+            for place, (each, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append(" | ".join((first, *rest)))
+    return lines
+
+
+if __name__ == "__main__":
+    main()
