@@ -1,0 +1,333 @@
+"""The commands. Each asks the router one thing, and shows the answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.metadata import version
+from typing import Annotated, Any, Final
+
+import typer
+
+from linepicker.cli import show, words
+from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
+from linepicker.cli.takeover import known, take_over
+from linepicker.model import LineView
+from linepicker.router import Router
+
+__all__ = ["app"]
+
+USAGE: Final = 2
+REFUSED: Final = 3
+
+app = typer.Typer(
+    help="From which of our phone lines may this message go out, and when?",
+    epilog="The account is that of LINQ_API_V3_API_KEY, at LINQ_API_V3_BASE_URL if that is set.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Number = Annotated[
+    str, typer.Argument(metavar="NUMBER", help="One of our lines, in E.164: +12025550100.")
+]
+To = Annotated[
+    list[str],
+    typer.Argument(metavar="TO...", help="A number (+1...) or email; several are one group."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """From which of our phone lines may this message go out, and when?"""
+    context.obj = Settings.of(context, as_json, config, store, pool)
+    if show_version:
+        number = version("linepicker")
+        if as_json:
+            show.document({"version": number})
+        else:
+            print(f"linepicker {number}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(USAGE)
+
+
+@app.command()
+def lines(
+    context: typer.Context,
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """Every line: reputation, budget, and when it has room."""
+    settings = Settings.of(context, as_json, config, store, pool)
+    with settings.router() as router:
+        views = router.lines()
+    if settings.as_json:
+        show.document({"lines": [show.line_json(view) for view in views]})
+    else:
+        show.lines(views, time.time())
+
+
+@app.command()
+def pick(
+    context: typer.Context,
+    to: To,
+    tag: Annotated[list[str] | None, typer.Option(help="Only lines with it; repeatable.")] = None,
+    line_type: Annotated[str | None, typer.Option(help="Only such lines: iMessage, RCS.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Not this line; repeatable.")] = None,
+    line: Annotated[str | None, typer.Option(help="This line or none.")] = None,
+    inbound: Annotated[bool, typer.Option("--inbound", help="They wrote first.")] = False,
+    max_delay: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long it may wait for its slot.")
+    ] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """The line a message would go out from, and why.
+
+    Nothing is charged and nothing is sent. The exit status is 3 where no line may take it.
+    """
+    settings = Settings.of(context, as_json, config, store, pool)
+    with settings.router() as router:
+        made = router.preview(
+            _recipient(to),
+            tags=tag or (),
+            line_type=line_type,
+            exclude=exclude or (),
+            line=line,
+            inbound=inbound,
+            max_delay=max_delay,
+        )
+        if made.outcome == "stale":
+            router.lines()  # raises what went wrong, where no list of lines was ever read
+    if settings.as_json:
+        show.document(json.loads(made.to_json()))
+    else:
+        show.decision(made)
+        show.candidates(made)
+    if made.outcome != "reserved":
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def why(
+    context: typer.Context,
+    to: To,
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """Why someone gets their line; or what holds for a line.
+
+    TO is a recipient, or one of our own lines.
+    """
+    settings = Settings.of(context, as_json, config, store, pool)
+    with settings.router() as router:
+        found = next((view for view in router.lines() if [view.line.number] == to), None)
+        if found is not None:
+            _show_line(settings, found)
+            return
+        who = _recipient(to)
+        assignment, made = router.assignment(who), router.preview(who)
+    if settings.as_json:
+        owner = None if assignment is None else show.assignment_json(assignment)
+        show.document({"assignment": owner, "decision": json.loads(made.to_json())})
+        return
+    show.decision(made)
+    if assignment is None:
+        show.say(f"{made.to} has no line yet: the first message is a new conversation.")
+    else:
+        show.say(
+            f"{made.to} has belonged to {assignment.number} since {words.moment(assignment.since)}."
+        )
+    for number, since in reversed(assignment.history if assignment else ()):
+        show.say(f"Before that to {number}, since {words.moment(since)}.")
+    show.say(
+        "The lines, were they to be picked anew (score: weight x tier x headroom x vitality x affinity; factors of 1 left out):"
+    )
+    show.candidates(made)
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """Take over the account's chats: nobody gets a second number.
+
+    Everyone who has a chat is assigned to its line; those who have a line already keep it. It may be repeated.
+    """
+    settings = Settings.of(context, as_json, config, store, pool)
+    with settings.router() as router:
+        done = take_over(router)
+    if settings.as_json:
+        show.document({"imported": done})
+    else:
+        show.say(f"{done} recipients have a chat, and keep the line it is on.")
+
+
+@app.command()
+def assignments(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the latest first.")] = 50,
+    full_handles: Annotated[
+        bool, typer.Option("--full-handles", help="Show recipients unmasked.")
+    ] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """Who belongs to which line.
+
+    Recipients are masked. The provider is not asked.
+    """
+    settings = Settings.of(context, as_json, config, store, pool)
+    settings.policy()
+    with settings.store() as handle:
+        found, total = known(handle.store(), settings.pool, limit)
+        where = handle.url
+    if settings.as_json:
+        listed = [show.assignment_json(each, full_handles=full_handles) for each in found]
+        show.document({"total": total, "assignments": listed})
+        return
+    show.assignments(found, full_handles=full_handles)
+    if not total:
+        show.say(f"Nobody belongs to a line in pool {settings.pool!r} of {where}.")
+    elif total > len(found):
+        show.say(f"These are {len(found)} of {total}: --limit shows more.")
+
+
+@app.command()
+def pause(
+    context: typer.Context,
+    number: Number,
+    reason: Annotated[str, typer.Option(help="For whoever asks why.")] = "",
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """Let nothing out on a line until `resume`."""
+    settings = Settings.of(context, as_json, config, store, pool)
+    with settings.router() as router:
+        router.pause(number, reason=reason)
+        _show_line(settings, _view(router, number))
+
+
+@app.command()
+def drain(
+    context: typer.Context,
+    number: Number,
+    reason: Annotated[str, typer.Option(help="For whoever asks why.")] = "",
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """Open no new conversations on a line.
+
+    The people it knows are served.
+    """
+    settings = Settings.of(context, as_json, config, store, pool)
+    with settings.router() as router:
+        router.drain(number, reason=reason)
+        _show_line(settings, _view(router, number))
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    number: Number,
+    as_json: AsJson = False,
+    config: Config = None,
+    store: Store = None,
+    pool: Pool = None,
+) -> None:
+    """End a pause or drain."""
+    settings = Settings.of(context, as_json, config, store, pool)
+    with settings.router() as router:
+        router.resume(number)
+        _show_line(settings, _view(router, number))
+
+
+@app.command()
+def fake(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    lines: Annotated[int, typer.Option(min=1, max=1000, help="How many the account has.")] = 6,
+    as_json: AsJson = True,
+) -> None:
+    """Serve a fake provider on the loopback, until interrupted.
+
+    Prints its address and the token it takes as one line of JSON.
+    """
+    from linepicker.testing.fakelinq import serve_forever
+
+    serve_forever(port=port, lines=lines)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    seed: Annotated[int, typer.Option(help="Another seed, another day.")] = 1,
+    lines: Annotated[int, typer.Option(min=4, max=40, help="How many lines.")] = 8,
+    recipients: Annotated[int, typer.Option(min=20, max=2000, help="How many people.")] = 300,
+    seconds: Annotated[float, typer.Option(min=3.0, max=120.0, help="How long it runs.")] = 10.0,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Watch hundreds of messages find their lines.
+
+    The provider is a fake on the loopback, the HTTP is real, and so is every decision; the clock runs 2,000 times faster.
+    Lines become AT_RISK, CRITICAL and FLAGGED on the way. Nothing leaves this machine and nothing is kept.
+    """
+    from linepicker.cli.demo import play
+
+    settings = Settings.of(context, as_json, config)
+    result = play(
+        seed=seed,
+        lines=lines,
+        recipients=recipients,
+        seconds=seconds,
+        policy=settings.policy(),
+        quiet=settings.as_json,
+    )
+    if settings.as_json:
+        show.document(result)
+
+
+def _recipient(to: list[str]) -> str | list[str]:
+    return to[0] if len(to) == 1 else to
+
+
+def _view(router: Router, number: str) -> LineView:
+    for view in router.lines():
+        if view.line.number == number:
+            return view
+    raise CommandError(f"{number} is not a line of this account any more")
+
+
+def _show_line(settings: Settings, view: LineView) -> None:
+    value: dict[str, Any] = {"line": show.line_json(view)}
+    if settings.as_json:
+        show.document(value)
+    else:
+        show.line(view, time.time())
