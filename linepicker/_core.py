@@ -155,22 +155,23 @@ def _message(
     policy, limits, number = fleet.policy, state.limits, state.line.number
     catch_up(state, policy, now)
     spending = state.spending
-    if limits.messages_per_day is not None:
-        if windows.messages_within(spending, now) >= limits.messages_per_day:
-            room = windows.room_for_messages_at(spending, now, limits.messages_per_day)
-            return Refusal("not_now", "messages", room, number, "known")
+    ends: list[tuple[str, float]] = []
+    most = limits.messages_per_day
+    if most is not None and spending.messages >= most:
+        if windows.messages_within(spending, now) >= most:
+            ends.append(("messages", windows.room_for_messages_at(spending, now, most)))
     if contact is not None:
         if contact.wait_until > now:
-            return Refusal("not_now", "pair", contact.wait_until, number, "known")
-        limit = limits.pair_per_minute
-        if limit is not None:
-            used = len(contact.times) - windows.first_within(contact.times, now, PAIR)
-            if used >= limit:
-                return Refusal("not_now", "pair", contact.times[-limit] + PAIR, number, "known")
+            ends.append(("pair", contact.wait_until))
+        limit, times = limits.pair_per_minute, contact.times
+        if limit is not None and len(times) - windows.first_within(times, now, PAIR) >= limit:
+            ends.append(("pair", times[-limit] + PAIR))
     budget = budget_of(state, policy, now, slow=fleet.slow)
     slot = message_slot(spending, budget, policy, now)
     if slot - request.max_delay > now:
-        return Refusal("not_now", "pace", slot - request.max_delay, number, "known")
+        ends.append(("pace", slot - request.max_delay))
+    if ends:
+        return Refusal("not_now", ends[0][0], max(end for _, end in ends), number, "known")
     return Grant(number, "known", slot, budget)
 
 

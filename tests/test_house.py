@@ -147,7 +147,7 @@ def offences(path: str, source: str) -> list[str]:
     """Everything that the file at *path*, below the library's folder, does against the order of the house."""
     tree = ast.parse(source)
     wrong = [*imports(path, tree), *length(path, tree, source), *silence(tree)]
-    if room(path) not in {*set().union(*TIERS), *PORTS, "__init__"}:
+    if room(path) not in {*set().union(*TIERS), *PORTS, "__init__", "__main__"}:
         wrong.append("has no place in the table of imports")
     if NAMELESS & set(path.removesuffix(".py").split("/")):
         wrong.append("is named after nothing")
