@@ -15,7 +15,7 @@ from linepicker._core import candidate
 from linepicker._line import Rank
 from linepicker._record import Block, Contact
 from linepicker.fleet import decode
-from linepicker.model import Candidate, Decision, Kind, Line, Outcome, Verdict
+from linepicker.model import Candidate, Decision, Kind, Line, Outcome, To, Verdict
 from linepicker.recipients import Recipient
 from linepicker.stores import Record, Write
 
@@ -175,6 +175,11 @@ class Made:
     override_optout: bool = False
     resumed: bool = False
     on_probation: bool = False
+
+    @property
+    def to(self) -> To:
+        """The recipient."""
+        return self.who.recipient.to
 
     @property
     def plain(self) -> bool:

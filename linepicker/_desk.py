@@ -22,7 +22,7 @@ from linepicker._record import EPOCH
 from linepicker._update import absorb
 from linepicker._views import assignment, capacity, plan, view
 from linepicker.errors import SourceError
-from linepicker.fleet import Fleet, decode
+from linepicker.fleet import Fleet
 from linepicker.model import (
     Assignment,
     Capacity,
@@ -256,16 +256,12 @@ class Desk:
         """Who, from where, when."""
         people = [self.who(to) for to in recipients]
         now = yield from self._read_all(now)
-        lines: dict[str, str] = {}
-        for batch in batches([who.contact_key for who in people]):
-            answer: Answer = yield Read([EPOCH, *batch])
+        for batch in batches(people):
+            answer: Answer = yield Read([EPOCH, *(who.contact_key for who in batch)])
             absorb(self.fleet, answer)
-            for key in batch:
-                contact = decode(key, answer.records[key])
-                if contact is not None:
-                    lines[key] = contact.number
-        wanted = [(who.recipient.to, lines.get(who.contact_key)) for who in people]
-        return plan(self.fleet, wanted, now, deadline)
+            for who in batch:
+                who.learn(answer.records)
+        return plan(self.fleet, people, self._plain, now, deadline)
 
     def assignment(self, who: Who, now: float) -> Flow[Assignment | None]:
         """A recipient's line."""

@@ -127,8 +127,11 @@ def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> F
         fleet.tried_at = fetched.issued
         if not fleet.believable(fetched.lines):
             fleet.next_try = fetched.issued + fleet.policy.health.ttl
+            what = "is empty"
+            if len(fleet):
+                what = f"shrank from {len(fleet)} to {len(fetched.lines)}"
             error = SourceError(
-                f"the list of lines shrank from {len(fleet)} to {len(fetched.lines)}: it counts when a second one says the same"
+                f"the list of lines {what}: it counts when a second one says the same"
             )
             if fleet.polled_at is None:
                 fleet.next_try = fetched.issued

@@ -9,9 +9,11 @@ from typing import Final
 import attrs
 
 from linepicker import _windows as windows
+from linepicker._asks import Who
 from linepicker._charge import charge
-from linepicker._core import Grant
+from linepicker._core import Grant, Request, decide
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
+from linepicker._record import Contact
 from linepicker._windows import DAY
 from linepicker.fleet import Fleet
 from linepicker.model import Assignment, Capacity, LineView, Plan, To
@@ -26,7 +28,7 @@ _SENTENCES: Final = {
     "draining": "Draining: known recipients are served, new conversations are not opened",
     "flagged": "FLAGGED by the provider: it can't send until ACTIVE is observed and confirmed.",
     "ineligible": "It refused a message",
-    "critical": "CRITICAL: no new conversations until the provider says HEALTHY.",
+    "critical": "CRITICAL: nothing goes out until HEALTHY is observed and confirmed.",
     "recovering": "Recovering: it was CRITICAL and has not been HEALTHY since.",
     "day_budget": "The rolling day's new conversations are used up.",
     "hour_budget": "The rolling hour's new conversations are used up.",
@@ -110,7 +112,7 @@ def forecast(state: LineState, fleet: Fleet, now: float, until: float) -> list[f
         if rank.excluded is not None and rank.opens_at == NEVER:
             break
         opens = max(rank.opens_at if rank.excluded else at, rank.slot)
-        if opens > until:
+        if opens >= until:
             break
         if opens > at:
             at = opens
@@ -134,9 +136,9 @@ def capacity(fleet: Fleet, now: float, horizon: float) -> Capacity:
 
 
 def plan(
-    fleet: Fleet, wanted: Sequence[tuple[To, str | None]], now: float, deadline: float
+    fleet: Fleet, people: Sequence[Who], request: Request, now: float, deadline: float
 ) -> Plan:
-    """A line and a moment for each (recipient, its line if it has one), earliest first."""
+    """A line and a moment for each, earliest first. Who has a line stays there, or waits where it may not be used."""
     openings = sorted(
         (at, number)
         for number, state in fleet.states()
@@ -145,19 +147,31 @@ def plan(
     free = iter(openings)
     slots: list[tuple[To, str, float]] = []
     unplaced: list[To] = []
-    for to, line in wanted:
-        if line is not None:
-            slots.append((to, line, now))
-            continue
-        opening = next(free, None)
-        if opening is None:
-            unplaced.append(to)
+    for who in people:
+        opening: tuple[float, str] | None
+        if who.contact is None:
+            opening = next(free, None)
         else:
-            slots.append((to, opening[1], opening[0]))
+            opening = _known_opening(fleet, who, who.contact, request, now, deadline)
+        if opening is None:
+            unplaced.append(who.recipient.to)
+        else:
+            slots.append((who.recipient.to, opening[1], opening[0]))
     shortfall = ""
     if unplaced:
-        shortfall = f"{len(slots)} of {len(wanted)} fit before {moment(deadline)}"
+        shortfall = f"{len(slots)} of {len(people)} fit before {moment(deadline)}"
     return Plan(tuple(slots), tuple(unplaced), shortfall)
+
+
+def _known_opening(
+    fleet: Fleet, who: Who, contact: Contact, request: Request, now: float, deadline: float
+) -> tuple[float, str] | None:
+    choice = decide(request, who, fleet, now)
+    if isinstance(choice, Grant):
+        return choice.send_at, choice.number
+    if choice.outcome == "not_now" and choice.retry_at is not None and choice.retry_at < deadline:
+        return choice.retry_at, contact.number
+    return None
 
 
 def assignment(

@@ -18,10 +18,10 @@ Refusals (`NoLine`, `Held`, `NotNow`, `Blocked`, `StaleHealth`) carry `.decision
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from linepicker.model import Decision
+    from linepicker.model import Decision, Kind, Outcome, To
 
 __all__ = [
     "AlreadySent",
@@ -82,10 +82,27 @@ class StaleHealth(_Postponement):
     """What is known of the lines' health is missing or too old. Ask again at `.retry_at`."""
 
 
+class _Sent(Protocol):
+    """What the reservation of a sent message tells."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def number(self) -> str: ...
+    @property
+    def to(self) -> To: ...
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def send_at(self) -> float: ...
+    @property
+    def outcome(self) -> Outcome | None: ...
+
+
 class AlreadySent(LinePickerError):
     """The message with this key has been sent; `.reservation` tells from where."""
 
-    def __init__(self, message: str, *, reservation: object) -> None:
+    def __init__(self, message: str, *, reservation: _Sent) -> None:
         super().__init__(message)
         self.reservation = reservation
 

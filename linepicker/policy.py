@@ -306,7 +306,9 @@ class Stickiness:
 
 @attrs.frozen(kw_only=True)
 class Learn:
-    """What a line's own record teaches. It lowers budgets, never above the policy's.
+    """What a line's own record teaches. Read and checked; without effect in this version.
+
+    It will lower budgets, never raise them above the policy's.
 
     Attributes:
         enabled: whether to learn.

@@ -48,7 +48,8 @@ class Router:
     close); None: this process's memory. pool: assignments belong to it; line records and opt-outs are shared by the pools of a
     store's namespace. clock: `now()` in epoch seconds UTC and `sleep(seconds)`; None: the host's, or the store's where it
     tells time. seed: settles ties; None is one fixed key, equal everywhere. shadow, record: accepted, without effect yet.
-    Raises PolicyError, StoreError for a URL that names no store, SourceError for an iterable that does not hold lines.
+    Raises PolicyError, StoreError for a URL that names no store, TypeError for what is no source, SourceError for an iterable
+    that does not hold lines, ValueError for a pool's name.
     """
 
     def __init__(

@@ -18,7 +18,10 @@ class Source(Protocol):
 
     def fetch(self) -> Iterable[Line]:
         """All lines as they are now, read afresh. Raises `SourceError` (other exceptions are wrapped in one).
-        May be called from any thread, one call at a time."""
+        May be called from any thread, one call at a time.
+
+        A call that waits for a fetch while it has a list gives it two seconds: an AsyncRouter by cancelling it, a Router by
+        `fetch(timeout=2.0, attempts=1)` if fetch takes these two; else it waits as long as fetch does."""
         ...
 
 
