@@ -228,6 +228,7 @@ def pause(
     """Let nothing out on a line until `resume`."""
     settings = Settings.of(context, as_json, config, store, pool)
     with settings.router() as router:
+        _view(router, number)
         router.pause(number, reason=reason)
         _show_line(settings, _view(router, number))
 
@@ -248,6 +249,7 @@ def drain(
     """
     settings = Settings.of(context, as_json, config, store, pool)
     with settings.router() as router:
+        _view(router, number)
         router.drain(number, reason=reason)
         _show_line(settings, _view(router, number))
 
@@ -264,6 +266,7 @@ def resume(
     """End a pause or drain."""
     settings = Settings.of(context, as_json, config, store, pool)
     with settings.router() as router:
+        _view(router, number)
         router.resume(number)
         _show_line(settings, _view(router, number))
 
@@ -319,10 +322,11 @@ def _recipient(to: list[str]) -> str | list[str]:
 
 
 def _view(router: Router, number: str) -> LineView:
+    """One line as it stands. Raises CommandError if there is none, SourceError where that can't be known."""
     for view in router.lines():
         if view.line.number == number:
             return view
-    raise CommandError(f"{number} is not a line of this account any more")
+    raise CommandError(f"{number} is not a line of this account")
 
 
 def _show_line(settings: Settings, view: LineView) -> None:
