@@ -157,9 +157,8 @@ def _message(
     spending = state.spending
     ends: list[tuple[str, float]] = []
     most = limits.messages_per_day
-    if most is not None and spending.messages >= most:
-        if windows.messages_within(spending, now) >= most:
-            ends.append(("messages", windows.room_for_messages_at(spending, now, most)))
+    if most is not None and windows.messages_reach(spending, now, most):
+        ends.append(("messages", windows.room_for_messages_at(spending, now, most)))
     if contact is not None:
         if contact.wait_until > now:
             ends.append(("pair", contact.wait_until))
@@ -287,7 +286,9 @@ def moves_full(state: LineState, now: float) -> float | None:
     limit, spending = state.limits.moves_per_day, state.spending
     start = windows.first_within(spending.times, now, DAY)
     moves = [
-        moment for moment, moved in zip(spending.times[start:], spending.moved[start:]) if moved
+        moment
+        for moment, moved in zip(spending.times[start:], spending.moved[start:], strict=True)
+        if moved
     ]
     return moves[-limit] + DAY if limit is not None and len(moves) >= limit else None
 

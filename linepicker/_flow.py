@@ -24,7 +24,7 @@ from linepicker._asks import (
 from linepicker._charge import charge
 from linepicker._core import Grant, Refusal, Request, decide, decide_move, look_at_all
 from linepicker._line import exclusion, new_exclusion
-from linepicker._record import EPOCH, HISTORY_KEPT, PAIR_KEPT, Contact, Ticket
+from linepicker._record import EPOCH, HISTORY_KEPT, PAIR_KEPT, Contact, Spending, Ticket
 from linepicker._settle import undo
 from linepicker._update import absorb, busy
 from linepicker._upkeep import ready
@@ -39,7 +39,7 @@ from linepicker.errors import (
 )
 from linepicker.fleet import Fleet, decode
 from linepicker.model import Decision, Line, Outcome
-from linepicker.stores import SAME, Answer, Record, Write
+from linepicker.stores import SAME, Answer, Write
 
 _ERRORS: Final[Mapping[str, type[NoLine | Held | NotNow | StaleHealth]]] = {
     "no_line": NoLine,
@@ -76,8 +76,7 @@ def reserve(
     """Choose, charge, and promise; or raise a refusal. *begun* is told of a reservation before it is written."""
     if not fleet.calm(now):
         now = yield from ready(fleet, now)
-    ticket_key = key and records.ticket_key(fleet.pool, key)
-    ticket_version = 0
+    ticket = _TicketSeen(key and records.ticket_key(fleet.pool, key))
     fresh: set[str] = set()
     for attempt in range(ATTEMPTS):
         if attempt > 1:
@@ -85,76 +84,86 @@ def reserve(
             yield Sleep(min(0.25, 0.001 * 2 ** min(attempt, 8)) * dice)
             now = yield Now()
             fleet.at(now)
-        while True:
-            contact, contact_version = who.contact, who.contact_version
-            block_version = who.block_version
-            choice = decide(request, who, fleet, now)
-            if isinstance(choice, Grant):
-                break
-            behind = _behind(fleet, who, choice, ticket_key)
-            unread = [each for each in behind if each not in fresh]
+        choice = decide(request, who, fleet, now)
+        while isinstance(choice, Refusal):
+            unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
             if not unread:
                 raise _with_cause(refused(_decision(fleet, request, who, choice, now)), fleet)
             answer: Answer = yield Read(unread)
             fresh.update(unread)
             absorb(fleet, answer, who)
-            if ticket_key is not None and ticket_key in answer.records:
-                earlier, ticket_version = _earlier(fleet, answer.records[ticket_key], who, key, now)
-                if earlier is not None:
-                    return (yield from _resumed(fleet, request, earlier, now))
-        number = choice.number
-        state = fleet.state(number)
-        assert state is not None
-        ident = ident_of(made_id)
-        spending = charge(state, choice, fleet.policy, now, ident, request.max_delay)
-        keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
-        after = _contacted(contact, choice, now, ident, keep)
-        made = Made(
-            made_id,
-            who,
-            number,
-            choice.kind,
-            now,
-            choice.send_at,
-            state.line,
-            choice.ranks,
-            choice.moved_from,
-            after.chats.get(number),
-            key,
-            None,
-            request.override_optout,
-            False,
-            state.standing.probation,
-        )
-        writes = [
-            Write(state.spending_key, state.spending_version, spending.encode()),
-            Write(who.contact_key, contact_version, after.encode()),
-            state.same,
-            fleet.same,
-        ]
-        if who.block_key is not None:
-            writes.append(Write(who.block_key, block_version, SAME))
-        if ticket_key is not None:
+            earlier = _earlier(fleet, answer, ticket, who, key, now)
+            if earlier is not None:
+                return (yield from _resumed(fleet, request, earlier, now))
+            choice = decide(request, who, fleet, now)
+        made, spending, contact, writes = _draft(fleet, request, who, choice, now, made_id)
+        if ticket.key is not None:
+            made.key = key
             raw = records.encode_small(_ticket(made))
-            writes.append(Write(ticket_key, ticket_version, raw, now + DAY))
+            writes.append(Write(ticket.key, ticket.version, raw, now + DAY))
         if begun is not None:
             begun(made)
         try:
             answer = yield Swap(writes, NOTHING if choice.kind == "known" else fleet.seen())
         except StoreError as error:
-            if error.unknown and (yield from _went_in(fleet, who, ident)):
+            if error.unknown and (yield from _went_in(fleet, who, made.ident)):
                 return made
             raise
         if answer.applied:
-            fleet.spent(number, answer.records[state.spending_key].version, spending)
-            who.met(answer.records[who.contact_key].version, after)
+            fleet.spent(made.number, answer.records[writes[0].key].version, spending)
+            who.met(answer.records[who.contact_key].version, contact)
             return made
         absorb(fleet, answer, who)
-        if ticket_key is not None and ticket_key in answer.records:
-            earlier, ticket_version = _earlier(fleet, answer.records[ticket_key], who, key, now)
-            if earlier is not None:
-                return (yield from _resumed(fleet, request, earlier, now))
+        earlier = _earlier(fleet, answer, ticket, who, key, now)
+        if earlier is not None:
+            return (yield from _resumed(fleet, request, earlier, now))
     raise busy()
+
+
+@attrs.define
+class _TicketSeen:
+    """The key's record, as far as it was seen."""
+
+    key: str | None
+    version: int = 0
+
+
+def _draft(
+    fleet: Fleet, request: Request, who: Who, grant: Grant, now: float, made_id: str
+) -> tuple[Made, Spending, Contact, list[Write]]:
+    """A reservation not yet written: the line's spending, the recipient's contact, and what to write if nothing has moved."""
+    state = fleet.state(grant.number)
+    assert state is not None
+    ident = ident_of(made_id)
+    spending = charge(state, grant, fleet.policy, now, ident, request.max_delay)
+    keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
+    contact = _contacted(who.contact, grant, now, ident, keep)
+    made = Made(
+        made_id,
+        who,
+        grant.number,
+        grant.kind,
+        now,
+        grant.send_at,
+        state.line,
+        grant.ranks,
+        grant.moved_from,
+        contact.chats.get(grant.number),
+        None,
+        None,
+        request.override_optout,
+        False,
+        state.standing.probation,
+    )
+    writes = [
+        Write(state.spending_key, state.spending_version, spending.encode()),
+        Write(who.contact_key, who.contact_version, contact.encode()),
+        state.same,
+        fleet.same,
+    ]
+    if who.block_key is not None:
+        writes.append(Write(who.block_key, who.block_version, SAME))
+    return made, spending, contact, writes
 
 
 def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[Made]:
@@ -324,16 +333,20 @@ def _behind(fleet: Fleet, who: Who, refusal: Refusal, ticket_key: str | None) ->
 
 
 def _earlier(
-    fleet: Fleet, found: Record, who: Who, key: str | None, now: float
-) -> tuple[Made | None, int]:
-    """The reservation a key already stands for, if it still does, and the version of the key's record."""
+    fleet: Fleet, answer: Answer, seen: _TicketSeen, who: Who, key: str | None, now: float
+) -> Made | None:
+    """The reservation that a key in an answer already stands for, if it still does."""
+    found = answer.records.get(seen.key) if seen.key is not None else None
+    if found is None:
+        return None
+    seen.version = found.version
     ticket: Ticket | None = decode("key/", found)
     if ticket is None or now >= ticket.made_at + DAY:
-        return None, found.version
+        return None
     if ticket.to != who.recipient.key:
         raise ValueError(f"key {key!r} stands for a message to another recipient")
     if ticket.outcome in ("NOT_SENT", "LINE_REFUSED", "RECIPIENT_REFUSED"):
-        return None, found.version
+        return None
     kind: Any = ticket.kind
     outcome = Outcome.SENT if ticket.outcome == "SENT" else None
     contact, state = who.contact, fleet.state(ticket.number)
@@ -352,7 +365,7 @@ def _earlier(
         key,
         outcome,
         resumed=True,
-    ), found.version
+    )
 
 
 def _with_cause(error: Exception, fleet: Fleet) -> Exception:

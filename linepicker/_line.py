@@ -59,7 +59,8 @@ class Budget:
 class LineState:
     """A line of the fleet with the records held of it, their versions, and what was last worked out from them.
 
-    `same` demands that the standing has not moved. `clear`: nothing but budgets and pace can keep a message off. `budget` holds while both records do and until `budget_until`, for one value of `budget_slow`.
+    `same` demands that the standing has not moved. `clear`: nothing but budgets and pace can keep a message off. `budget`
+    holds while both records do and until `budget_until`, for one value of `budget_slow`.
     """
 
     line: Line
@@ -235,13 +236,10 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
         if left <= 0 and (code is None or code in BUDGETS):
             code, room = code or reason, max(room, times[-limit] + window)
     most = state.limits.messages_per_day
-    if most is not None and spending.messages >= most and (code is None or code in BUDGETS):
-        if windows.messages_within(spending, now) >= most:
-            code, room = (
-                code or "messages",
-                max(room, windows.room_for_messages_at(spending, now, most)),
-            )
-            until = min(until, room)
+    open_yet = code is None or code in BUDGETS
+    if most is not None and open_yet and windows.messages_reach(spending, now, most):
+        code, ends = code or "messages", windows.room_for_messages_at(spending, now, most)
+        room, until = max(room, ends), min(until, ends)
     if room > now:
         opens_at = room
     if budget.day_number == spending.day and (not state.standing.warm or state.conclusion.ramp_for):

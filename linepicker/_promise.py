@@ -78,7 +78,8 @@ class Promise:
 
     def __repr__(self) -> str:
         made = self._made
-        return f"<{type(self).__name__} {made.kind} {made.who.masked} from {made.number} at {made.send_at:.3f}: {made.outcome or 'open'}>"
+        what = f"{made.kind} {made.who.masked} from {made.number} at {made.send_at:.3f}"
+        return f"<{type(self).__name__} {what}: {made.outcome or 'open'}>"
 
 
 class Reservation(Promise):

@@ -1,4 +1,4 @@
-"""The whole story around the caller's function, told once: reserve, wait, check, call, settle, and fail over where that is safe."""
+"""The whole story around the caller's function, told once: reserve, wait, check, call, settle, fail over where that is safe."""
 
 from __future__ import annotations
 

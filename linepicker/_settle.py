@@ -31,9 +31,11 @@ def settle(
     outcome, number = verdict.outcome, made.number
     spending_key, standing_key = records.spending_key(number), records.standing_key(number)
     undone = outcome in (Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED)
-    if not (undone or made.on_probation or made.key or outcome is Outcome.RATE_LIMITED):
-        if outcome is not Outcome.SENT or verdict.chat_id in (None, made.chat_id):
-            return
+    learned = outcome is Outcome.SENT and verdict.chat_id not in (None, made.chat_id)
+    learned = learned or (outcome is Outcome.SENT and verdict.number not in (None, number))
+    limited = outcome is Outcome.RATE_LIMITED
+    if not (undone or learned or limited or made.on_probation or made.key):
+        return
     ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
     keys = [made.who.contact_key, made.who.block_key, ticket_key, spending_key, standing_key]
     yield from update(

@@ -35,8 +35,9 @@ def update(
 ) -> Flow[bool]:
     """Give the records at *keys* the values that *change* makes of them, all or none. False: it changed nothing.
 
-    *who*: the recipient whose records are among them. *change* is a pure function of the decoded records (None where there is none); it is asked anew when somebody else
-    wrote meanwhile. Raises StoreError after too many such races, and whatever *change* raises.
+    *who*: the recipient whose records are among them. *change* is a pure function of the decoded records (None where there
+    is none); it is asked anew when somebody else wrote meanwhile. Raises StoreError after too many such races, and whatever
+    *change* raises.
     """
     for attempt in range(ATTEMPTS):
         if attempt > 1:

@@ -418,4 +418,4 @@ def forget(fleet: Fleet, who: Who) -> Flow[None]:
     """Erase a recipient's record in this pool. The opt-out stays."""
     if not fleet.same.version:
         yield from _open(fleet, write=True)
-    yield from update(fleet, [who.contact_key], lambda was: {who.contact_key: None}, who=who)
+    yield from update(fleet, [who.contact_key], lambda _: {who.contact_key: None}, who=who)

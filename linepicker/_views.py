@@ -148,11 +148,10 @@ def plan(
     slots: list[tuple[To, str, float]] = []
     unplaced: list[To] = []
     for who in people:
-        opening: tuple[float, str] | None
-        if who.contact is None:
-            opening = next(free, None)
-        else:
-            opening = _known_opening(fleet, who, who.contact, request, now, deadline)
+        known = who.contact
+        opening = (
+            _known_opening(fleet, who, known, request, now, deadline) if known else next(free, None)
+        )
         if opening is None:
             unplaced.append(who.recipient.to)
         else:

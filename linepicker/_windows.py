@@ -46,6 +46,11 @@ def messages_within(spending: Spending, now: float) -> int:
     return total
 
 
+def messages_reach(spending: Spending, now: float, limit: int) -> bool:
+    """Whether the rolling day's messages are *limit* or more."""
+    return spending.messages >= limit and messages_within(spending, now) >= limit
+
+
 def room_for_messages_at(spending: Spending, now: float, limit: int) -> float:
     """When so many of the oldest messages have left the rolling day that one more fits into *limit*."""
     excess, buckets = messages_within(spending, now) - limit + 1, spending.buckets

@@ -77,9 +77,9 @@ class AsyncRouter:
             asks.Sleep: lambda ask: self._clock.asleep(ask.seconds),
         }
         self._at_once: dict[type[Ask], Callable[[Any], Any]] = {
-            asks.Now: lambda ask: self._clock.now(),
-            asks.Dice: lambda ask: self._dice.random(),
-            asks.NewId: lambda ask: new_id(self._dice),
+            asks.Now: lambda _: self._clock.now(),
+            asks.Dice: lambda _: self._dice.random(),
+            asks.NewId: lambda _: new_id(self._dice),
             asks.Say: lambda ask: log.log(ask.level, ask.text),
         }
 
@@ -330,7 +330,7 @@ class AsyncRouter:
                 at_once = self._at_once.get(type(ask))
                 try:
                     answer = at_once(ask) if at_once else await answers[type(ask)](ask)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  every error is the flow's to hear
                     ask = flow.throw(error)
                 else:
                     ask = flow.send(answer)
@@ -385,7 +385,7 @@ class AsyncRouter:
         reservation = AsyncReservation(self, made)
         try:
             value = await call(reservation)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  which is classified, and raised on
             return Called(None, error, self._desk.verdict(None, error))
         return Called(value, None, self._desk.verdict(value, None))
 

@@ -85,10 +85,10 @@ class Router:
             asks.Swap: self._swap,
             asks.Lead: self._lead,
             asks.Fetch: self._fetch,
-            asks.Now: lambda ask: self._clock.now(),
+            asks.Now: lambda _: self._clock.now(),
             asks.Sleep: lambda ask: self._clock.sleep(ask.seconds),
-            asks.Dice: lambda ask: self._dice.random(),
-            asks.NewId: lambda ask: new_id(self._dice),
+            asks.Dice: lambda _: self._dice.random(),
+            asks.NewId: lambda _: new_id(self._dice),
             asks.Say: lambda ask: log.log(ask.level, ask.text),
         }
 
@@ -360,7 +360,7 @@ class Router:
             while True:
                 try:
                     answer = answers[type(ask)](ask)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  every error is the flow's to hear
                     with lock:
                         ask = flow.throw(error)
                 else:
@@ -409,7 +409,7 @@ class Router:
         reservation = Reservation(self, made)
         try:
             value = call(reservation)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  which is classified, and raised on
             return Called(None, error, self._desk.verdict(None, error))
         return Called(value, None, self._desk.verdict(value, None))
 
