@@ -104,15 +104,14 @@ class Desk:
 
     def who(self, to: str | Iterable[str]) -> Who:
         """The recipient. Raises InvalidRecipient."""
-        name = to if isinstance(to, str) else tuple(to) if isinstance(to, Iterable) else to
-        try:
-            return self._people[name]
-        except (
-            KeyError,
-            TypeError,
-        ):  # not kept, or nothing that can be: `parse` says in words what is wrong with it
-            pass
-        recipient = parse(name, default_region=self.policy.default_region)
+        kept: Who | None = self._people.get(to) if isinstance(to, str) else None
+        if kept is not None:
+            return kept
+        recipient = parse(to, default_region=self.policy.default_region)
+        name = to if isinstance(to, str) else recipient.to
+        kept = self._people.get(name)
+        if kept is not None:
+            return kept
         direct = None if recipient.is_group else recipient.handles[0]
         area = None
         if self.policy.affinity.area_code < 1.0 and direct is not None:

@@ -246,7 +246,17 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
             state.same,
             fleet.same,
         ]
-        answer = yield Swap(writes, NOTHING)
+        try:
+            answer = yield Swap(writes, NOTHING)
+        except StoreError as error:
+            if not error.unknown:
+                raise
+            answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
+            absorb(fleet, answer, who)
+            there = fleet.state(choice.number)
+            if there is not None and ident in there.spending.ids:
+                return
+            raise
         if answer.applied:
             fleet.spent(choice.number, answer.records[state.spending_key].version, spending)
             who.met(answer.records[who.contact_key].version, after)

@@ -108,6 +108,8 @@ def refresh_now(fleet: Fleet, now: float) -> Flow[None]:
     """Fetch the lines because somebody asked. Raises SourceError."""
     if not fleet.same.version:
         yield from _open(fleet, write=True)
+    if fleet.static and fleet.polled_at is not None:
+        return  # such a list is read once
     yield from refresh(fleet, now, patient=True)
 
 

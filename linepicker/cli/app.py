@@ -34,7 +34,7 @@ Number = Annotated[
 ]
 To = Annotated[
     list[str],
-    typer.Argument(metavar="TO...", help="A number (+1...) or email; several are one group."),
+    typer.Argument(metavar="TO", help="A number (+1...) or email; several are one group."),
 ]
 
 
@@ -83,10 +83,16 @@ def lines(
 def pick(
     context: typer.Context,
     to: To,
-    tag: Annotated[list[str] | None, typer.Option(help="Only lines with it; repeatable.")] = None,
-    line_type: Annotated[str | None, typer.Option(help="Only such lines: iMessage, RCS.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Not this line; repeatable.")] = None,
-    line: Annotated[str | None, typer.Option(help="This line or none.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="Only lines with it; repeatable.")
+    ] = None,
+    line_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Only such lines: iMessage, RCS.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="NUMBER", help="Not this line; repeatable.")
+    ] = None,
+    line: Annotated[str | None, typer.Option(metavar="NUMBER", help="This line or none.")] = None,
     inbound: Annotated[bool, typer.Option("--inbound", help="They wrote first.")] = False,
     max_delay: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="How long it may wait for its slot.")
@@ -219,7 +225,7 @@ def assignments(
 def pause(
     context: typer.Context,
     number: Number,
-    reason: Annotated[str, typer.Option(help="For whoever asks why.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="For whoever asks why.")] = "",
     as_json: AsJson = False,
     config: Config = None,
     store: Store = None,
@@ -237,7 +243,7 @@ def pause(
 def drain(
     context: typer.Context,
     number: Number,
-    reason: Annotated[str, typer.Option(help="For whoever asks why.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="For whoever asks why.")] = "",
     as_json: AsJson = False,
     config: Config = None,
     store: Store = None,

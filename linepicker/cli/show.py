@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -51,11 +52,16 @@ def say(text: str, *, head: str = "", indent: int = 0, style: str = "") -> None:
     """One paragraph, wrapped between words. *head* stands before its first row, *indent* blanks before the others."""
     out = console()
     indent = indent or len(head)
-    head = head or " " * indent
-    for row in Text(text, style).wrap(out, max(16, out.width - indent)):
-        row.rstrip()
-        out.print(Text(head).append_text(row), no_wrap=True, overflow="ignore", crop=False)
-        head = " " * indent
+    rows = textwrap.wrap(
+        text,
+        max(out.width, indent + 16),
+        initial_indent=head or " " * indent,
+        subsequent_indent=" " * indent,
+        break_long_words=False,  # an address must stay whole
+        break_on_hyphens=False,
+    )
+    for row in rows:
+        out.print(Text(row, style), soft_wrap=True)
 
 
 def document(value: Any) -> None:
