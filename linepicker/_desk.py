@@ -18,6 +18,7 @@ from linepicker import _upkeep as upkeep
 from linepicker._asks import Flow, Made, Read, Who
 from linepicker._core import Request
 from linepicker._flow import preview, reserve
+from linepicker._polls import ready
 from linepicker._record import EPOCH
 from linepicker._update import absorb
 from linepicker._views import assignment, capacity, plan, view
@@ -236,7 +237,7 @@ class Desk:
 
     def _receipt(self, number: str | None, now: float) -> Flow[bool]:
         """Receipts and chat health are taken, and weigh nothing yet."""
-        yield from upkeep.ready(self.fleet, now)
+        yield from ready(self.fleet, now)
         return number is None or self.fleet.state(number) is not None
 
     def lines(self, now: float) -> Flow[list[LineView]]:
@@ -282,7 +283,7 @@ class Desk:
         return upkeep.Belongs(self.who(to), Line(number).number, since, chat_id)
 
     def _read_all(self, now: float) -> Flow[float]:
-        now = yield from upkeep.ready(self.fleet, now)
+        now = yield from ready(self.fleet, now)
         if self.fleet.polled_at is None:
             raise self.fleet.last_error or SourceError("no list of lines has been read yet")
         answer: Answer = yield Read([EPOCH, *self.fleet.keys()])

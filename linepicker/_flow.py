@@ -22,12 +22,12 @@ from linepicker._asks import (
     ident_of,
 )
 from linepicker._charge import charge
-from linepicker._core import Grant, Refusal, Request, decide, decide_move, look_at_all
+from linepicker._core import Grant, Refusal, Request, decide, look_at_all
 from linepicker._line import exclusion, new_exclusion
+from linepicker._polls import ready
 from linepicker._record import EPOCH, HISTORY_KEPT, PAIR_KEPT, Contact, Spending, Ticket
 from linepicker._settle import undo
 from linepicker._update import absorb, busy
-from linepicker._upkeep import ready
 from linepicker._windows import DAY
 from linepicker.errors import (
     Blocked,
@@ -88,7 +88,7 @@ def reserve(
         while isinstance(choice, Refusal):
             unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
             if not unread:
-                raise _with_cause(refused(_decision(fleet, request, who, choice, now)), fleet)
+                raise _with_cause(refused(decision_of(fleet, request, who, choice, now)), fleet)
             answer: Answer = yield Read(unread)
             fresh.update(unread)
             absorb(fleet, answer, who)
@@ -197,7 +197,7 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
     """What `reserve` would decide, writing nothing."""
     now = yield from ready(fleet, now, write=False)
     if fleet.polled_at is None:
-        return _decision(fleet, request, who, Refusal("stale", "stale"), now)
+        return decision_of(fleet, request, who, Refusal("stale", "stale"), now)
     keys = [who.contact_key, EPOCH, *fleet.keys()]
     if who.block_key is not None:
         keys.append(who.block_key)
@@ -206,7 +206,7 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
     fleet.at(now)
     choice = decide(request, who, fleet, now)
     if isinstance(choice, Refusal):
-        return _decision(fleet, request, who, choice, now)
+        return decision_of(fleet, request, who, choice, now)
     return Decision(
         "reserved",
         choice.number,
@@ -219,50 +219,6 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
         who.masked,
         choice.moved_from,
     )
-
-
-def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> Flow[None]:
-    """Give a recipient another line now. It is charged there as a new conversation, but no message goes out."""
-    now = yield from ready(fleet, now)
-    for _ in range(ATTEMPTS):
-        answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
-        absorb(fleet, answer, who)
-        contact, contact_version = who.contact, who.contact_version
-        if contact is None:
-            raise ValueError(f"{who.masked} belongs to no line yet: assign() gives them one")
-        if request.line == contact.number:
-            return
-        choice = decide_move(request, who, fleet, contact, now)
-        if isinstance(choice, Refusal):
-            raise refused(_decision(fleet, request, who, choice, now))
-        state = fleet.state(choice.number)
-        assert state is not None
-        ident = ident_of(made_id)
-        spending = charge(state, choice, fleet.policy, now, ident, request.max_delay, message=False)
-        after = _moved(contact, choice, now, opened=0)
-        writes = [
-            Write(state.spending_key, state.spending_version, spending.encode()),
-            Write(who.contact_key, contact_version, after.encode()),
-            state.same,
-            fleet.same,
-        ]
-        try:
-            answer = yield Swap(writes, NOTHING)
-        except StoreError as error:
-            if not error.unknown:
-                raise
-            answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
-            absorb(fleet, answer, who)
-            there = fleet.state(choice.number)
-            if there is not None and ident in there.spending.ids:
-                return
-            raise
-        if answer.applied:
-            fleet.spent(choice.number, answer.records[state.spending_key].version, spending)
-            who.met(answer.records[who.contact_key].version, after)
-            return
-        absorb(fleet, answer, who)
-    raise busy()
 
 
 NOTHING: Final[Mapping[str, int]] = {}
@@ -280,11 +236,12 @@ def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int, ke
             ids=array("I", (ident,)),
         )
     if grant.kind == "moved":
-        contact = _moved(contact, grant, now, opened=ident)
+        contact = moved(contact, grant, now, opened=ident)
     return contact.messaged(grant.send_at, now, ident, keep)
 
 
-def _moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contact:
+def moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contact:
+    """The contact on its new line, the old one remembered."""
     history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
     lines = {grant.number, *(line for line, _ in history)}
     return attrs.evolve(
@@ -299,7 +256,8 @@ def _moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contac
     )
 
 
-def _decision(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now: float) -> Decision:
+def decision_of(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now: float) -> Decision:
+    """The record of a refusal."""
     retry_at = refusal.retry_at
     if retry_at is None and refusal.outcome != "blocked":
         retry_at = now + fleet.policy.health.ttl
@@ -417,4 +375,4 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
             refusal = Refusal("held", code, retry_at, number, made.kind)
     if refusal is not None:
         yield from undo(fleet, made, now)
-        raise refused(_decision(fleet, Request(), who, refusal, now))
+        raise refused(decision_of(fleet, Request(), who, refusal, now))

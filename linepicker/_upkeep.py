@@ -1,4 +1,4 @@
-"""What keeps the fleet true: opening the store, polls, reports, and the operator's and the importer's verbs."""
+"""What keeps the records true: reports, and the operator's and the importer's verbs."""
 
 from __future__ import annotations
 
@@ -11,33 +11,21 @@ import attrs
 from linepicker import _record as records
 from linepicker import _windows as windows
 from linepicker._asks import (
-    ATTEMPTS,
-    Dice,
-    Fetch,
-    Fetched,
     Flow,
-    Lead,
-    NewId,
-    Now,
     Read,
-    Say,
-    Sleep,
-    Swap,
     Who,
 )
 from linepicker._observations import DRIFT
+from linepicker._polls import open_store, ready
 from linepicker._record import EPOCH, Block, Contact, Spending, Standing
-from linepicker._settle import flush
-from linepicker._update import absorb, busy, encoded, update
-from linepicker.errors import SourceError, StoreError
-from linepicker.fleet import Fleet, Held, decode
+from linepicker._update import absorb, update
+from linepicker.fleet import Fleet, decode
 from linepicker.model import (
-    Line,
     LineAssigned,
     LineChanged,
     LineReleased,
 )
-from linepicker.stores import Answer, Write
+from linepicker.stores import Answer
 
 EVENTS_KEPT: Final = 2 * 86400.0
 """How long, in seconds, an event id is remembered. Linq retries for at most about half an hour."""
@@ -51,177 +39,6 @@ def is_opt_out(text: str) -> bool:
     out" in any case, with or without a space or hyphen."""
     said = text.strip()
     return said in _KEYWORDS or _OPT_OUT.fullmatch(said) is not None
-
-
-def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
-    """Open the store, write what was left behind, and refresh a stale snapshot. Answers the moment it is then."""
-    if not fleet.same.version:
-        yield from _open(fleet, write=write)
-    if write and fleet.late:
-        yield from flush(fleet, now)
-    if write and fleet.owed is not None:
-        lines, issued = fleet.owed
-        yield from _absorb_poll(fleet, lines, issued, write=True)
-    if fleet.poll_due(now):
-        try:
-            yield from refresh(fleet, now, patient=False, write=write)
-        except SourceError:
-            if fleet.polled_at is None and fleet.last_error is None:
-                raise
-        now = yield Now()
-    fleet.at(now)
-    return now
-
-
-def _open(fleet: Fleet, *, write: bool) -> Flow[None]:
-    """Learn which store this is; mark an empty one."""
-    answer: Answer = yield Read([EPOCH])
-    record = answer.records[EPOCH]
-    if record.value is None and not fleet.epoch:
-        if not write:
-            return
-        made: str = yield NewId()
-        answer = yield Swap([Write(EPOCH, 0, made.encode())], {})
-        if answer.applied:
-            fleet.opened(made, answer.records[EPOCH].version)
-            yield Say(f"the store is new: it knows no line or recipient (epoch {made})", 20)
-            return
-        record = answer.records[EPOCH]
-    found = (record.value or b"").decode(errors="replace")
-    if fleet.epoch and fleet.epoch != found:
-        raise StoreError(
-            f"this is not the store that was asked for: its epoch is {found or 'unset'}, not {fleet.epoch}. "
-            "Name the right store, or leave ?epoch= out to begin with this one"
-        )
-    fleet.opened(found, record.version)
-
-
-def left_over(fleet: Fleet, now: float) -> Flow[None]:
-    """Write what a store outage left behind."""
-    yield from flush(fleet, now)
-
-
-# Polls
-
-
-def refresh_now(fleet: Fleet, now: float) -> Flow[None]:
-    """Fetch the lines because somebody asked. Raises SourceError."""
-    if not fleet.same.version:
-        yield from _open(fleet, write=True)
-    if fleet.static and fleet.polled_at is not None:
-        return  # such a list is read once
-    yield from refresh(fleet, now, patient=True)
-
-
-def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> Flow[None]:
-    """Fetch the lines, unless another call just has. Raises SourceError."""
-    attempts = fleet.attempts
-    leads: bool = yield Lead(patient or fleet.polled_at is None)
-    if not leads:
-        return
-    flight = fleet.flight
-    assert flight is not None
-    try:
-        if fleet.attempts != attempts and not patient:
-            return
-        fetched: Fetched = yield Fetch(patient)
-        fleet.attempts += 1
-        fleet.tried_at = fetched.issued
-        if not fleet.believable(fetched.lines):
-            fleet.next_try = fetched.issued + fleet.policy.health.ttl
-            what = "is empty"
-            if len(fleet):
-                what = f"shrank from {len(fleet)} to {len(fetched.lines)}"
-            error = SourceError(
-                f"the list of lines {what}: it counts when a second one says the same"
-            )
-            if fleet.polled_at is None:
-                fleet.next_try = fetched.issued
-            fleet.last_error = error
-            yield Say(str(error))
-            return
-        yield from _absorb_poll(fleet, fetched.lines, fetched.issued, write=write)
-    except SourceError as error:
-        fleet.attempts += 1
-        dice: float = yield Dice()
-        now = yield Now()
-        fleet.poll_failed(error, now, dice)
-        yield Say(f"the list of lines could not be read: {error}")
-        raise
-    except StoreError:
-        fleet.tried_at = -float("inf")
-        raise
-    finally:
-        flight.release()
-
-
-def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: bool) -> Flow[None]:
-    """Write what a list of lines changes, and make it the fleet. The first one is written in one swap with the fleet's
-    record, so that no second process takes its lines for newcomers."""
-    keys = [fleet.fleet_key, EPOCH]
-    for line in lines:
-        keys += (records.standing_key(line.number), records.spending_key(line.number))
-    for attempt in range(ATTEMPTS):
-        if attempt > 1:
-            dice: float = yield Dice()
-            yield Sleep(0.05 * dice)
-        answer: Answer = yield Read(keys)
-        absorb(fleet, answer)
-        found = answer.records[fleet.fleet_key]
-        fleet.recorded(found.version, decode(fleet.fleet_key, found))
-        first = fleet.record.first is None and bool(lines)
-        held, changed = _compare(fleet, lines, issued, answer, first=first)
-        record = fleet.repeated(issued, first=first)
-        if not write:
-            fleet.install(lines, held, issued)
-            fleet.record, fleet.owed = record, (list(lines), issued)
-            return
-        writes = [
-            Write(records.standing_key(number), held[number].standing_version, standing.encode())
-            for number, standing in changed.items()
-        ]
-        if record != fleet.record:
-            writes.append(Write(fleet.fleet_key, fleet.record_version, encoded(record)))
-        if writes:
-            writes.append(fleet.same)
-            answer = yield Swap(writes, {})
-            if not answer.applied:
-                continue
-            for number, standing in changed.items():
-                key = records.standing_key(number)
-                held[number].standing = standing
-                held[number].standing_version = answer.records[key].version
-            if record != fleet.record:
-                fleet.recorded(answer.records[fleet.fleet_key].version, record)
-        fleet.install(lines, held, issued)
-        fleet.owed = None
-        return
-    raise busy()
-
-
-def _compare(
-    fleet: Fleet, lines: Sequence[Line], issued: float, answer: Answer, *, first: bool
-) -> tuple[dict[str, Held], dict[str, Standing]]:
-    """The lines' records as read, and the standings the poll changes."""
-    held, changed = {}, {}
-    for line in lines:
-        standing_key = records.standing_key(line.number)
-        spending_key = records.spending_key(line.number)
-        was, spent = answer.records[standing_key], answer.records[spending_key]
-        standing: Standing | None = decode(standing_key, was)
-        after = fleet.observed(line, standing, issued, first=first)
-        if after is not None:
-            changed[line.number] = after
-        held[line.number] = Held(
-            after or standing or Standing(),
-            was.version,
-            decode(spending_key, spent) or Spending(),
-            spent.version,
-        )
-    return held, changed
-
-
-# Reports
 
 
 def report_line(
@@ -344,9 +161,6 @@ def report_reply(
     return written
 
 
-# The operator's and the importer's verbs
-
-
 def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> Flow[None]:
     """Pause, drain or resume a line."""
     yield from ready(fleet, now)
@@ -364,7 +178,7 @@ def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> F
 def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:
     """A recipient's contact, read anew."""
     if not fleet.same.version:
-        yield from _open(fleet, write=False)
+        yield from open_store(fleet, write=False)
     answer: Answer = yield Read([who.contact_key, EPOCH])
     absorb(fleet, answer, who)
     contact: Contact | None = decode(who.contact_key, answer.records[who.contact_key])
@@ -385,7 +199,7 @@ def assign(fleet: Fleet, wanted: Iterable[Belongs], now: float, *, keep: bool) -
     """Assign recipients in one swap; how many had no line before. Raises ValueError where one has another line, unless
     *keep* leaves those as they are."""
     if not fleet.same.version:
-        yield from _open(fleet, write=True)
+        yield from open_store(fleet, write=True)
     mine = {each.who.contact_key: each for each in wanted}
     if not mine:
         return 0
@@ -419,5 +233,5 @@ def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bo
 def forget(fleet: Fleet, who: Who) -> Flow[None]:
     """Erase a recipient's record in this pool. The opt-out stays."""
     if not fleet.same.version:
-        yield from _open(fleet, write=True)
+        yield from open_store(fleet, write=True)
     yield from update(fleet, [who.contact_key], lambda _: {who.contact_key: None}, who=who)

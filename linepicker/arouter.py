@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self, TypeVar
 
 from linepicker import _asks as asks
-from linepicker import _flow as flows
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
 from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait, checked, log
 from linepicker._hosttime import AsyncClock, HostTime, new_id, on_host_time
+from linepicker._move import move
+from linepicker._polls import left_over, refresh_now
 from linepicker._promise import AsyncReservation
 from linepicker._send import send
 from linepicker._settle import undo
@@ -204,7 +205,7 @@ class AsyncRouter:
         """As `Router.refresh`."""
         self._alive()
         now = self._clock.now()
-        await self._drive(upkeep.refresh_now(self._desk.fleet, now))
+        await self._drive(refresh_now(self._desk.fleet, now))
 
     @contextlib.asynccontextmanager
     async def keep_fresh(self) -> AsyncIterator[None]:
@@ -262,7 +263,7 @@ class AsyncRouter:
         who = self._desk.who(to)
         request = self._desk.request(None, None, (), (), number, None, False, False, None)
         now = self._clock.now()
-        await self._drive(flows.move(self._desk.fleet, request, who, now, new_id(self._dice)))
+        await self._drive(move(self._desk.fleet, request, who, now, new_id(self._dice)))
         log.info("%s moved to another line (%s)", who.masked, reason)
 
     async def forget(self, to: str | Iterable[str]) -> None:
@@ -306,7 +307,7 @@ class AsyncRouter:
         """As `Router.close`."""
         with contextlib.suppress(StoreError):
             if self._desk.fleet.late and self._pid == os.getpid():
-                await self._drive(upkeep.left_over(self._desk.fleet, self._clock.now()))
+                await self._drive(left_over(self._desk.fleet, self._clock.now()))
         if self._owned is not None:
             await self._owned.aclose()
 

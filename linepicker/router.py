@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeVar
 
 from linepicker import _asks as asks
-from linepicker import _flow as flows
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
 from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait, checked, log
 from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
+from linepicker._move import move
+from linepicker._polls import left_over, refresh_now
 from linepicker._promise import Reservation
 from linepicker._send import send
 from linepicker.errors import AlreadySent, SourceError, StoreError
@@ -226,7 +227,7 @@ class Router:
         """Read the list of lines now. Raises SourceError (the last good list stays in force), StoreError."""
         self._alive()
         now = self._clock.now()
-        self._drive(upkeep.refresh_now(self._desk.fleet, now))
+        self._drive(refresh_now(self._desk.fleet, now))
 
     @contextlib.contextmanager
     def keep_fresh(self) -> Iterator[None]:
@@ -289,7 +290,7 @@ class Router:
             who = self._desk.who(to)
         request = self._desk.request(None, None, (), (), number, None, False, False, None)
         now = self._clock.now()
-        self._drive(flows.move(self._desk.fleet, request, who, now, new_id(self._dice)))
+        self._drive(move(self._desk.fleet, request, who, now, new_id(self._dice)))
         log.info("%s moved to another line (%s)", who.masked, reason)
 
     def forget(self, to: str | Iterable[str]) -> None:
@@ -337,7 +338,7 @@ class Router:
         """Write what is left over, and close the store if this router opened it."""
         with contextlib.suppress(StoreError):
             if self._desk.fleet.late and self._pid == os.getpid():
-                self._drive(upkeep.left_over(self._desk.fleet, self._clock.now()))
+                self._drive(left_over(self._desk.fleet, self._clock.now()))
         if self._owned is not None:
             self._owned.close()
 

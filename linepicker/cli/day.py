@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -126,6 +127,7 @@ class Day:
     frame: Frame = attrs.field(init=False)
     begun: float = attrs.field(init=False)
     agenda: list[tuple[float, int, Callable[[], object]]] = attrs.Factory(list)
+    numbers: Iterator[int] = attrs.Factory(itertools.count)
     newcomers: list[str] = attrs.Factory(list)
     line_of: dict[str, str] = attrs.Factory(dict)
     held_since: dict[str, float] = attrs.Factory(dict)
@@ -178,7 +180,7 @@ class Day:
         self._look(self.clock.now(), always=True)
 
     def _at(self, after: float, event: Callable[[], object]) -> None:
-        heapq.heappush(self.agenda, (self.begun + after, len(self.agenda) + 1, event))
+        heapq.heappush(self.agenda, (self.begun + after, next(self.numbers), event))
 
     def _soon(self, least: float, most: float, event: Callable[[], object]) -> None:
         self._at(self.clock.now() - self.begun + self.chance.uniform(least, most), event)
@@ -195,6 +197,7 @@ class Day:
             return
         number = self.router.preview(self.newcomers[-1]).number
         if number is None:
+            self._soon(600.0, 600.0, self._flag)
             return
         self.fake.set_status(number, "FLAGGED")
         self._tell(
@@ -248,12 +251,13 @@ class Day:
 
     def _wake(self) -> None:
         while self.waiting:
+            sent = self.frame.tally.sent
             retry_at = self._try(self.waiting[0])
             if retry_at is not None:
                 self._wake_at(retry_at)
                 return
             self.waiting.popleft()
-            self.frame.tally.came_back += 1
+            self.frame.tally.came_back += self.frame.tally.sent - sent
         self._tell("There is room again: nobody waits any more.", "sent")
 
     def _try(self, to: str) -> float | None:
