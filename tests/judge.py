@@ -204,7 +204,7 @@ class Charge:
     new_assignment: bool = False
     person: str = ""
     life: int = 0
-    probation: bool = False
+    probe: frozenset[bool] = frozenset({False})
 
 
 @attrs.frozen
@@ -249,6 +249,7 @@ class Track:
     operator: str = ""
     released: float = -INF
     out: tuple[float, float] = (0.0, 0.0)
+    refused_at: float = -INF
     probation: frozenset[bool] = frozenset({False})
     charges: list[Charge] = attrs.field(factory=list)
     replies: list[float] = attrs.field(factory=list)
@@ -423,7 +424,8 @@ class Judge:
         later = any(p >= at for p, v in polls if BADNESS[v] >= bad) or any(
             other >= at for other, _, v in log.reports if BADNESS[v] >= bad
         )
-        worse = bad > log.levels(span)[1] and not outdated and not later
+        silent = any(p > at + DRIFT for p in log.listings)
+        worse = bad > log.levels(span)[1] and not (outdated or later or silent)
         moments = [p for p, _ in polls] + [other for other, _, _ in log.reports]
         newest = not duplicate and at > max([*moments, *log.listings], default=-INF)
         if answer:
@@ -459,10 +461,16 @@ class Judge:
             return "stale"
         return "slow" if age > health.max_age else "fresh"
 
-    def reload(self, policy: Policy) -> None:
-        """Another policy is in force."""
-        self.policy = policy
+    def reload(self, policy: Policy, now: float) -> None:
+        """Another policy is in force. Marks too far ahead for it may look as if a clock had stepped back."""
+        self.policy, pace = policy, policy.pace
         for track in self.tracks.values():
+            for mark, gap, burst in (
+                (track.new_mark, pace.new_gap, pace.new_burst),
+                (track.message_mark, pace.message_gap, pace.message_burst),
+            ):
+                if mark.lo > now + gap * burst + pace.max_delay:
+                    mark.lo = now + gap * burst
             track.pace_since = len(track.charges)
             track.concluded = None
 
@@ -504,10 +512,11 @@ class Judge:
             return frozenset({True})
         found = {False, track.out[1] > now}
         if True in track.probation:
-            open_probes = [c for c in track.charges if c.probation and c.settled is None]
-            if any(c.at + LEASE > now for c in open_probes) and False not in track.probation:
+            probes = [c for c in track.charges if True in c.probe and c.settled is None]
+            held = any(c.at + LEASE > now and False not in c.probe for c in probes)
+            if held and False not in track.probation:
                 return frozenset({True})
-            if open_probes:
+            if probes:
                 found = {False, True}
         return frozenset(found)
 
@@ -996,16 +1005,16 @@ class Judge:
             max(gap * (burst - 1) for gap, burst in texts),
             person=person.key,
             life=person.life,
-            probation=True in track.probation,
+            probe=track.probation,
         )
         track.charges.append(charge)
         person.charges.append(charge)
-        for mark, gaps, counts in (
-            (track.new_mark, new, made.kind != "known"),
-            (track.message_mark, texts, True),
+        for mark, gaps, least, counts in (
+            (track.new_mark, new, pace.new_gap, made.kind != "known"),
+            (track.message_mark, texts, pace.message_gap, True),
         ):
             if counts:
-                mark.lo = max(mark.lo, now) + min(gap for gap, _ in gaps)
+                mark.lo = max(mark.lo, now) + least
                 mark.hi = max(mark.hi, made.send_at) + max(gap for gap, _ in gaps)
         if made.kind != "known":
             caps = look.caps + self.caps(track, made.send_at, slow=any(look.risks))
@@ -1091,9 +1100,10 @@ class Judge:
             return False
         if outcome in (Outcome.SENT, Outcome.UNKNOWN):
             if True in track.probation:
-                if outcome is Outcome.SENT and charge.probation:
-                    others = [c for c in track.charges if c.probation and c.made > charge.made]
-                    sure = not others and charge.at + LEASE > now
+                if outcome is Outcome.SENT and False not in charge.probe:
+                    probes = [c for c in track.charges if True in c.probe]
+                    sure = probes[-1] is charge and charge.at + LEASE > now
+                    sure = sure and charge.made > track.refused_at
                     track.probation = frozenset({False}) if sure else track.probation | {False}
                     track.out = (min(track.out[0], now), track.out[1])
                 else:
@@ -1104,10 +1114,14 @@ class Judge:
         if outcome is Outcome.LINE_REFUSED:
             pause = self.policy.recovery.ineligible if retry_after is None else retry_after
             track.out = (now + pause, max(track.out[1], now + pause))
+            track.refused_at = now
             if retry_after is None:
-                if True not in track.probation:
-                    for each in track.charges:
-                        each.probation = False
+                for each in track.charges:
+                    each.probe = (
+                        each.probe & {False}
+                        if True not in track.probation
+                        else each.probe | {False}
+                    )
                 track.probation = frozenset({True})
         if outcome is Outcome.RECIPIENT_REFUSED and not person.group:
             person.shuts.append(now)
@@ -1453,8 +1467,12 @@ class World:
         """Whether the source shows what was last read."""
         shown = {line.number: line for line in self.source.lines}
         known = {number: track.line for number, track in self.judge.fleet().items()}
-        released = any(track.released > -INF for track in self.judge.tracks.values())
-        return shown == known and not released and self.judge.suspect is None
+        for track in self.judge.fleet().values():
+            (level, _), _, flagged = self.judge.concluded(track)
+            for log, bad in ((track.reputation, level), (track.status, int(False not in flagged))):
+                if track.released > -INF or (log.polls and BADNESS[log.polls[-1][1]] > bad):
+                    return False  # the next reading will say something new all the same
+        return shown == known and self.judge.suspect is None
 
     def hear_fetches(self) -> None:
         """Tell the judge what the router read."""
@@ -1685,7 +1703,7 @@ class World:
         tables["warmup"]["trust_first_snapshot"] = self.policy.warmup.trust_first_snapshot
         self.policy = Policy.from_dict(tables)
         self.router.reload(self.policy)
-        self.judge.reload(self.policy)
+        self.judge.reload(self.policy, self.clock.now())
         self.reloaded_at = self.clock.now()
 
     def refresh(self) -> None:
