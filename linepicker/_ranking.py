@@ -20,123 +20,144 @@ Key = tuple[float, float]
 _BITS: Final = 64
 _NONE: Final[Key] = (float("-inf"), 0.0)
 _MIX: Final = 0x9E3779B97F4A7C15
+_TOP: Final = 1 << 63
+
+
+class _Node:
+    """A place in the trie: a leaf with a number, or a fork. `name` is its place as in a binary heap: 1 the root, 2n and
+    2n + 1 the children of n; the best key below it is None while nothing is."""
+
+    __slots__ = ("best", "left", "name", "number", "parent", "right")
+
+    def __init__(self, name: int, parent: _Node | None) -> None:
+        self.name = name
+        self.parent = parent
+        self.best: Key | None = None
+        self.number: str | None = None
+        self.left: _Node | None = None
+        self.right: _Node | None = None
 
 
 class Trie:
-    """Numbers with keys. A node is a number as in a binary heap: 1 the root, 2n and 2n+1 the children of n."""
+    """Numbers with keys."""
 
     def __init__(self) -> None:
-        self._best: dict[int, Key] = {}
-        self._leaf: dict[int, str] = {}
-        self._place: dict[str, int] = {}
+        self._root = _Node(1, None)
+        self._leaves: dict[str, _Node] = {}
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._leaves)
 
     def put(self, number: str, key: Key) -> None:
         """Set a number's key."""
-        node = self._place.get(number)
-        if node is None:
-            node = self._make_place(number)
-        elif self._best[node] == key:
+        leaf = self._leaves.get(number)
+        if leaf is None:
+            leaf = self._leaves[number] = self._plant(number)
+        elif leaf.best == key:
             return
-        self._best[node] = key
-        self._update(node)
+        leaf.best = key
+        _update(leaf.parent)
 
     def remove(self, number: str) -> None:
         """Take a number out, if it is in."""
-        node = self._place.pop(number, None)
-        if node is not None:
-            del self._leaf[node], self._best[node]
-            self._update(node)
-
-    def first(self, salt: int) -> str | None:
-        """The number with the best key; *salt* settles ties."""
-        return self._descend(1, salt) if self._place else None
+        leaf = self._leaves.pop(number, None)
+        if leaf is not None:
+            leaf.best = leaf.number = None
+            _update(leaf.parent)
 
     def first_two(self, salt: int) -> Sequence[str]:
-        """The two best, or as many as there are."""
-        if not self._place:
+        """The two best, or as many as there are. *salt* settles ties."""
+        if self._root.best is None:
             return ()
-        best, leaf = self._best, self._leaf
-        node, other, other_key = 1, 0, _NONE
-        while node not in leaf:
-            left, right = best.get(2 * node), best.get(2 * node + 1)
-            if left == right:
-                taken = self._preferred(node, salt)
-            else:
-                taken = 2 * node + (left is None or (right is not None and right > left))
-            left_out = right if taken == 2 * node else left
-            if left_out is not None and left_out >= other_key:  # on a tie the nearer one
-                other, other_key = taken ^ 1, left_out
-            node = taken
-        return (leaf[node], self._descend(other, salt)) if other else (leaf[node],)
+        number, other = _first(self._root, salt)
+        return (number,) if other is None else (number, _first(other, salt)[0])
 
     def walk(self, salt: int) -> Iterator[str]:
-        """All numbers, best first; the first is `first(salt)`. The trie must not change meanwhile."""
-        if not self._place:
-            return
-        best, leaf = self._best, self._leaf
-        slot, score = best[1]
-        heap = [(-slot, -score, 0, 1)]
-        width = 1 << 2 * _BITS
-        while heap:
-            _, _, order, node = heappop(heap)
-            if node in leaf:
-                yield leaf[node]
-                continue
-            step = width >> node.bit_length()
-            preferred = self._preferred(node, salt)
-            for child, place in ((preferred, order), (preferred ^ 1, order + step)):
-                key = best.get(child)
-                if key is not None:
-                    heappush(heap, (-key[0], -key[1], place, child))
+        """All numbers, best first, beginning with `first_two`'s first. The trie must not change meanwhile."""
+        return _walk(self._root, salt)
 
-    def _preferred(self, node: int, salt: int) -> int:
-        mixed = (salt ^ (node * _MIX)) * _MIX & 0xFFFFFFFFFFFFFFFF
-        return 2 * node + (mixed >> 63)
-
-    def _descend(self, node: int, salt: int) -> str:
-        best, leaf = self._best, self._leaf
-        while True:
-            found = leaf.get(node)
-            if found is not None:
-                return found
-            left, right = best.get(2 * node), best.get(2 * node + 1)
-            if left == right:
-                node = self._preferred(node, salt)
-            elif right is None or (left is not None and left > right):
-                node = 2 * node
-            else:
-                node = 2 * node + 1
-
-    def _make_place(self, number: str) -> int:
-        bits = _hash(number)
-        depth, node = 0, 1
-        while node in self._best and depth < _BITS:
-            if node in self._leaf:  # two can't share a leaf: the one that is there moves one down
-                other = self._leaf.pop(node)
-                below = 2 * node + (_hash(other) >> (_BITS - 1 - depth) & 1)
-                self._leaf[below], self._place[other] = other, below
-                self._best[below] = self._best[node]
-            node = 2 * node + (bits >> (_BITS - 1 - depth) & 1)
+    def _plant(self, number: str) -> _Node:
+        bits, node, depth = _hash(number), self._root, 0
+        while node.number is not None or node.left is not None or node.right is not None:
+            if (
+                node.number is not None
+            ):  # two can't share a leaf: the one that is there moves one down
+                below = _child(node, _hash(node.number) >> (_BITS - 1 - depth) & 1)
+                below.number, below.best = node.number, node.best
+                self._leaves[node.number], node.number = below, None
+            node = _child(node, bits >> (_BITS - 1 - depth) & 1)
             depth += 1
-        self._leaf[node], self._place[number] = number, node
+        node.number = number
         return node
 
-    def _update(self, node: int) -> None:
-        best = self._best
-        while node > 1:
-            node >>= 1
-            left, right = best.get(2 * node), best.get(2 * node + 1)
-            if left is None and right is None:
-                best.pop(node, None)
-                continue
-            new = left if right is None or (left is not None and left > right) else right
-            if new == best.get(node):
-                return
-            assert new is not None
-            best[node] = new
+
+def _first(node: _Node, salt: int) -> tuple[str, _Node | None]:
+    """The best number below a node that holds any, and the best of the subtrees beside its path."""
+    other, other_key = None, _NONE
+    while node.number is None:
+        left, right = node.left, node.right
+        if right is None or right.best is None:
+            assert left is not None
+            node = left
+        elif left is None or left.best is None:
+            node = right
+        else:
+            beside = right
+            if right.best > left.best or (
+                right.best == left.best and not _left_first(node.name, salt)
+            ):
+                left, beside = right, left
+            node = left
+            if beside.best is not None and beside.best >= other_key:  # on a tie the nearer one
+                other, other_key = beside, beside.best
+    return node.number, other
+
+
+def _child(node: _Node, right: int) -> _Node:
+    found = node.right if right else node.left
+    if found is None:
+        found = _Node(2 * node.name + right, node)
+        if right:
+            node.right = found
+        else:
+            node.left = found
+    return found
+
+
+def _update(node: _Node | None) -> None:
+    """Bring the best keys up to date from *node* to the root."""
+    while node is not None:
+        left, right = node.left, node.right
+        best = left.best if left is not None else None
+        if right is not None and right.best is not None and (best is None or right.best > best):
+            best = right.best
+        if best == node.best:
+            return
+        node.best = best
+        node = node.parent
+
+
+def _left_first(name: int, salt: int) -> bool:
+    """Of two equally good subtrees of a node, whether the left one comes first for this recipient."""
+    return not (salt ^ (name * _MIX)) * _MIX & _TOP
+
+
+def _walk(root: _Node, salt: int) -> Iterator[str]:
+    if root.best is None:
+        return
+    heap: list[tuple[float, float, int, int, _Node]] = [(0.0, 0.0, 0, root.name, root)]
+    width = 1 << 2 * _BITS
+    while heap:
+        _, _, order, _, node = heappop(heap)
+        if node.number is not None:
+            yield node.number
+            continue
+        step = width >> node.name.bit_length()
+        places = (order, order + step) if _left_first(node.name, salt) else (order + step, order)
+        for child, place in zip((node.left, node.right), places, strict=True):
+            if child is not None and child.best is not None:
+                slot, score = child.best
+                heappush(heap, (-slot, -score, place, child.name, child))
 
 
 class Ranking:

@@ -298,7 +298,9 @@ def demo(
     context: typer.Context,
     seed: Annotated[int, typer.Option(help="Another seed, another day.")] = 1,
     lines: Annotated[int, typer.Option(min=4, max=40, help="How many lines.")] = 8,
-    recipients: Annotated[int, typer.Option(min=20, max=2000, help="How many people.")] = 300,
+    recipients: Annotated[
+        int | None, typer.Option(min=20, max=2000, help="How many people; else what fits.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=3.0, max=120.0, help="How long it runs.")] = 10.0,
     as_json: AsJson = False,
     config: Config = None,
@@ -314,7 +316,7 @@ def demo(
     result = play(
         seed=seed,
         lines=lines,
-        recipients=recipients,
+        recipients=recipients or min(2000, max(20, round(min(30, 3.75 * lines) * seconds))),
         seconds=seconds,
         policy=settings.policy(),
         quiet=settings.as_json,

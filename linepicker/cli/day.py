@@ -134,6 +134,8 @@ class Day:
     waiting: deque[str] = attrs.Factory(deque)
     views: dict[str, LineView] = attrs.Factory(dict)
     looked: float = -1.0
+    flagging: bool = False
+    rushes: int = 0
 
     # The course of the day
 
@@ -153,7 +155,7 @@ class Day:
             (0.25, self._stop),
             (0.32, lambda: self._turns(sick, "CRITICAL")),
             (0.33, lambda: self._follow_up_on(sick)),
-            (0.52, self._flag),
+            (0.52, self._due),
             (_CAMPAIGN[0], lambda: self._tell("A campaign begins.", "sent")),
             (0.72, lambda: self._turns(sick, "HEALTHY")),
         ):
@@ -191,22 +193,23 @@ class Day:
         self.fake.set_reputation(number, reputation)
         self._tell(f"Linq calls {number} {reputation} from now on.", reputation)
 
-    def _flag(self) -> None:
-        """The line that the next newcomer would get is flagged, the moment before."""
-        if not self.newcomers:
+    def _flag(self, to: str) -> None:
+        """The line that somebody new is about to get is flagged, the moment before; if another one could take them."""
+        made = self.router.preview(to)
+        number = made.number
+        if number is None or sum(each.excluded is None for each in made.candidates) < 2:
             return
-        number = self.router.preview(self.newcomers[-1]).number
-        if number is None:
-            self._soon(600.0, 600.0, self._flag)
-            return
+        self.flagging = False
         self.fake.set_status(number, "FLAGGED")
         self._tell(
             f"Linq flags {number}. Its list of lines can't say so: a send has to find out.",
             "FLAGGED",
         )
-        self._arrive()  # and so it does
         self._soon(900.0, 900.0, lambda: self._webhook(number))
         self._soon(1000.0, 1000.0, lambda: self._follow_up_on(number))
+
+    def _due(self) -> None:
+        self.flagging = True
 
     def _webhook(self, number: str) -> None:
         now = self.clock.now()
@@ -258,10 +261,14 @@ class Day:
                 return
             self.waiting.popleft()
             self.frame.tally.came_back += self.frame.tally.sent - sent
-        self._tell("There is room again: nobody waits any more.", "sent")
+        self.rushes += 1
+        if self.rushes <= _TOLD:
+            self._tell("There is room again: nobody waits any more.", "sent")
 
     def _try(self, to: str) -> float | None:
         """Send a message. None if there is no more to be done about it, else when there may be room for it."""
+        if self.flagging and to not in self.line_of:
+            self._flag(to)
         try:
             self.messenger.send(to, "Hello from the demo.")
         except Blocked as refusal:
@@ -270,7 +277,7 @@ class Day:
         except Held as refusal:
             self._held(to, refusal)
         except (NoLine, NotNow, StaleHealth) as refusal:
-            if not self.waiting:
+            if not self.waiting and self.rushes < _TOLD:
                 self._tell(f"{mask(to)}: {words.refusal(refusal.decision, date=False)}", "held")
             self.frame.tally.retry_at = refusal.retry_at
             return refusal.retry_at

@@ -214,11 +214,8 @@ def summary(frame: Frame, accepted: int, seconds: float) -> None:
     ]
     if tally.unreached:
         facts.append((tally.unreached, "people not written to: this machine was too slow for that"))
-    grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column(justify="right")
     for count, what in facts:
-        grid.add_row(str(count), what)
-    out.print(grid)
+        say(what, head=f"{count:>4}  ")
     print()
     most = max(tally.by_line.values(), default=1)
     size = max(4, min(30, out.width - 46))
