@@ -44,7 +44,9 @@ def charge(
             now,
             ident=ident,
             moved=grant.kind == "moved",
-            keep=max(windows.CHARGES_KEPT, limits.new_per_day or 0, limits.new_per_hour or 0),
+            keep=windows.charges_kept(
+                limits.new_per_day, limits.new_per_hour, limits.moves_per_day
+            ),
         )
         mark = spending.new_mark
         if mark > now:

@@ -22,6 +22,11 @@ CHARGES_KEPT: Final = 250
 """How many new conversations of the rolling day a line remembers where no limit asks for more."""
 
 
+def charges_kept(*limits: int | None) -> int:
+    """How many new conversations must be remembered for these limits."""
+    return max(CHARGES_KEPT, *(limit or 0 for limit in limits))
+
+
 def first_within(times: array[float], now: float, window: float) -> int:
     """Where those of the sorted *times* begin that a window of that length still holds at *now*.
 

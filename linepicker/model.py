@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
+
+from linepicker.recipients import mask_all
 
 __all__ = [
     "Assignment",
@@ -89,6 +91,14 @@ class Outcome(StrEnum):
     RECIPIENT_REFUSED = "RECIPIENT_REFUSED"
     RATE_LIMITED = "RATE_LIMITED"
     UNKNOWN = "UNKNOWN"
+
+
+def _masked(to: object) -> str:
+    return "None" if to is None else mask_all(to)
+
+
+def _counted(values: Sequence[object]) -> str:
+    return f"<{len(values)}>"
 
 
 def _finite(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -219,7 +229,7 @@ class LineReleased(_Report):
 @attrs.frozen
 class _Receipt(_Report):
     number: str | None = attrs.field(default=None, validator=_optional_number)
-    to: str | Iterable[str] | None = None
+    to: str | Iterable[str] | None = attrs.field(default=None, repr=_masked)
     message_id: str | None = None
 
 
@@ -245,29 +255,29 @@ class Replied(_Report):
     """A person wrote to the line `number`; `to` is that person (or group), `text` what they wrote, if known."""
 
     number: str = attrs.field(validator=_number, kw_only=False)
-    to: str | Iterable[str] = attrs.field(kw_only=False)
-    text: str | None = None
+    to: str | Iterable[str] = attrs.field(kw_only=False, repr=_masked)
+    text: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
 class OptedOut(_Report):
     """A person does not want messages any more, from any line."""
 
-    to: str = attrs.field(kw_only=False)
+    to: str = attrs.field(kw_only=False, repr=_masked)
 
 
 @attrs.frozen
 class OptedIn(_Report):
     """A person wants messages again."""
 
-    to: str = attrs.field(kw_only=False)
+    to: str = attrs.field(kw_only=False, repr=_masked)
 
 
 @attrs.frozen
 class ChatHealthChanged(_Report):
     """The provider changed its view of one conversation."""
 
-    to: str | Iterable[str] = attrs.field(kw_only=False)
+    to: str | Iterable[str] = attrs.field(kw_only=False, repr=_masked)
     health: ChatHealth = attrs.field(converter=ChatHealth, kw_only=False)
     number: str | None = attrs.field(default=None, validator=_optional_number)
 
@@ -377,7 +387,7 @@ class LineView:
 class Assignment:
     """Which line a recipient belongs to, since when, and (line, since) of the lines before, oldest first."""
 
-    to: To
+    to: To = attrs.field(repr=_masked)
     number: str
     since: float
     history: tuple[tuple[str, float], ...] = ()
@@ -391,8 +401,8 @@ class Plan:
     when all fit.
     """
 
-    slots: tuple[tuple[To, str, float], ...]
-    unplaced: tuple[To, ...] = ()
+    slots: tuple[tuple[To, str, float], ...] = attrs.field(repr=_counted)
+    unplaced: tuple[To, ...] = attrs.field(default=(), repr=_counted)
     shortfall: str = ""
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from linepicker.errors import InvalidRecipient, PolicyError
-from linepicker.model import To
+
+if TYPE_CHECKING:
+    from linepicker.model import To
 
 __all__ = ["MAX_GROUP", "Recipient", "area_code", "mask", "mask_all", "parse"]
 
