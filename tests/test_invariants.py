@@ -1197,6 +1197,23 @@ def test_invariant_28_a_clock_that_steps_back_freezes_nothing(count, jump, max_d
 
 
 @SOME
+@given(st.sampled_from([HOUR, DAY]), st.sampled_from([-HOUR, -DAY, -30 * DAY]))
+def test_invariant_28_a_budget_is_not_frozen_longer_than_its_window(window, jump):
+    """After a step back a spent line is out for one window at most, as if all of it had been spent just now."""
+    clock, line = ManualClock(NOW), number(0)
+    name = "new_per_hour" if window == HOUR else "new_per_day"
+    router = Router(Account(Line(line)), policy=policy(limits={name: 2}), clock=clock)
+    router.reserve(person(0))
+    router.reserve(person(1))
+    clock.advance(jump)
+    with pytest.raises(NoLine) as caught:
+        router.reserve(person(2))
+    assert caught.value.retry_at <= clock.now() + window
+    clock.set(caught.value.retry_at)
+    router.reserve(person(2))
+
+
+@SOME
 @given(st.integers(0, 12), st.sampled_from([61.0, HOUR, DAY, 400 * DAY]))
 def test_invariant_28_a_clock_that_steps_forward_lets_one_burst_through(count, jump):
     """At most one burst may go at once after it."""

@@ -668,6 +668,19 @@ def test_the_seed_keys_the_ties_and_nothing_in_the_store(world):
         assert one.reserve(to).number == two.reserve(to).number
 
 
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("lines", [2, 3, 10])
+def test_ties_go_to_every_line(world, seed, lines):
+    """Of equal lines none is left out, be the recipients consecutive numbers or names; two lines share evenly."""
+    numbers = [f"+1202555{n:04d}" for n in range(lines)]
+    world.account.lines = {each: Line(each) for each in numbers}
+    router = world.router(loose(), seed=seed)
+    for recipients in (people(600), [f"p{n}@example.com" for n in range(600)]):
+        got = Counter(router.preview(to).number for to in recipients)
+        assert set(got) == set(numbers)
+        assert min(got.values()) > 600 / lines / (1.5 if lines == 2 else 10)
+
+
 # Budgets
 
 
@@ -2395,7 +2408,7 @@ def test_capacity_says_how_many_fit_and_when(world):
     assert found.earliest(5) == NOW + 10
     assert found.earliest(6) is None
     assert router.capacity(horizon=5).total == 3
-    assert router.capacity().earliest(6) == NOW + DAY
+    assert router.capacity(horizon=DAY + 1).earliest(6) == NOW + DAY
 
 
 def test_capacity_writes_nothing(world, router):
