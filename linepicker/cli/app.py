@@ -282,7 +282,7 @@ def fake(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     lines: Annotated[int, typer.Option(min=1, max=1000, help="How many the account has.")] = 6,
-    as_json: AsJson = True,
+    as_json: AsJson = False,
 ) -> None:
     """Serve a fake provider on the loopback, until interrupted.
 
