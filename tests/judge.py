@@ -1117,11 +1117,7 @@ class Judge:
             track.refused_at = now
             if retry_after is None:
                 for each in track.charges:
-                    each.probe = (
-                        each.probe & {False}
-                        if True not in track.probation
-                        else each.probe | {False}
-                    )
+                    each.probe = (each.probe & {True in track.probation}) | {False}
                 track.probation = frozenset({True})
         if outcome is Outcome.RECIPIENT_REFUSED and not person.group:
             person.shuts.append(now)
@@ -1133,16 +1129,11 @@ class Judge:
         if now < charge.at + MINUTE and charge.life == person.life:
             charge.counted_hi = False
         if charge.kind != "known":
-            begun = {
-                Days(
-                    days.count - 1,
-                    -INF,
-                    0 if days.ramp in (days.count, days.count - 1) else days.ramp,
-                )
-                for days in track.days
-                if days.start == charge.at and days.count
-            }
-            track.days = track.days | begun
+            for days in [each for each in track.days if each.start == charge.at and each.count]:
+                ramps = {days.ramp} if days.ramp != days.count else {0}
+                if days.ramp == days.count - 1:
+                    ramps.add(0)
+                track.days |= {Days(days.count - 1, -INF, ramp) for ramp in ramps}
         if not only:
             return False
         if charge.kind == "new":
