@@ -180,6 +180,24 @@ def test_a_frame_fits_its_terminal(monkeypatch, columns, rows, lines):
     assert max(widths) <= max(columns, 51)
 
 
+@pytest.mark.parametrize("place", [0, 25, 49])
+def test_the_last_rerouting_stays_in_sight(monkeypatch, place):
+    """However much happened since, a frame shows the last re-routing, once, and under it the latest of the rest."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "24")
+    frame = Frame("", views=[LineView(Line("+12025550100"), "ok", 50, 0, 50, 0.0)])
+    frame.entries = [Entry(60.0 * n, f"entry {n}.", "held") for n in range(50)]
+    frame.entries[place] = Entry(60.0 * place, "refused, sent from another.", "rerouted")
+    out = console()
+    rows = ["".join(part.text for part in row) for row in out.render_lines(draw(frame, out))]
+    log = [row.strip() for row in rows if re.match(r"\+\d\d:\d\d (entry|refused)", row)]
+    assert sum("sent from another" in row for row in log) == 1
+    others = [row[7:] for row in log if "entry" in row]
+    latest = [entry.text for entry in frame.entries if entry.kind == "held"][-len(others) :]
+    assert others == latest
+    assert len(log) > 5
+
+
 def test_a_fast_clock_is_the_hosts_but_faster():
     """It starts at the host's time; what sleeps by it sleeps so many times shorter."""
     clock = FastClock(1000.0)

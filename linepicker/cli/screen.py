@@ -233,19 +233,29 @@ def _earliest(tally: Tally, now: float) -> str:
 
 
 def _log(entries: Sequence[Entry], out: Console, room: int) -> list[RenderableType]:
-    """The latest entries, as many as there is room for, padded to that."""
+    """The latest entries, as many as there is room for, padded to that. The last re-routing stays in sight."""
+    rerouted = next((each for each in reversed(entries) if each.kind == "rerouted"), None)
+    kept = [] if rerouted is None else _block(rerouted, out)
     found: list[RenderableType] = []
     for entry in reversed(entries):
-        lines = Text(entry.text, _STYLES.get(entry.kind, "")).wrap(out, out.width - 7)
-        block: list[RenderableType] = []
-        for n, line in enumerate(lines):
-            line.rstrip()
-            head = _time(entry.at) if n == 0 else " " * 6
-            block.append(Text(f"{head} ", "dim").append_text(line))
-        if len(found) + len(block) > room:
+        block = kept if entry is rerouted else _block(entry, out)
+        if entry is rerouted:
+            kept = []
+        if len(kept) + len(found) + len(block) > room:
             break
         found = block + found
-    return found + [Text() for _ in range(room - len(found))]
+    found = kept + found
+    return (found + [Text() for _ in range(room - len(found))])[: max(0, room)]
+
+
+def _block(entry: Entry, out: Console) -> list[RenderableType]:
+    rows = Text(entry.text, _STYLES.get(entry.kind, "")).wrap(out, out.width - 7)
+    head, block = _time(entry.at), list[RenderableType]()
+    for row in rows:
+        row.rstrip()
+        block.append(Text(f"{head} ", "dim").append_text(row))
+        head = " " * len(head)
+    return block
 
 
 def _counts(tally: Tally) -> str:
