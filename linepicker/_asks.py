@@ -17,7 +17,7 @@ from linepicker._record import Block, Contact
 from linepicker.fleet import decode
 from linepicker.model import Candidate, Decision, Kind, Line, Outcome, To, Verdict
 from linepicker.recipients import Recipient
-from linepicker.stores import Record, Write
+from linepicker.stores import SAME, Record, Write
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator["Ask", Any, T]
@@ -131,6 +131,11 @@ class Who:
     contact: Contact | None = None
     block_version: int = 0
     block: Block | None = None
+    same: Write | None = None
+    """The demand that the block has not moved."""
+
+    def __attrs_post_init__(self) -> None:
+        self.blocked(0, None)
 
     @property
     def masked(self) -> str:
@@ -140,6 +145,7 @@ class Who:
     def blocked(self, version: int, block: Block | None) -> None:
         """Whether they want messages, as was read or written."""
         self.block_version, self.block = version, block
+        self.same = None if self.block_key is None else Write(self.block_key, version, SAME)
 
     def met(self, version: int, contact: Contact) -> None:
         """The contact this process has just written."""

@@ -105,14 +105,15 @@ class Desk:
 
     def who(self, to: str | Iterable[str]) -> Who:
         """The recipient. Raises InvalidRecipient."""
-        kept: Who | None = self._people.get(to) if isinstance(to, str) else None
+        name: object = to
+        if not isinstance(to, str):
+            recipient = parse(to, default_region=self.policy.default_region)
+            name = recipient.to
+        kept: Who | None = self._people.get(name)
         if kept is not None:
             return kept
-        recipient = parse(to, default_region=self.policy.default_region)
-        name = to if isinstance(to, str) else recipient.to
-        kept = self._people.get(name)
-        if kept is not None:
-            return kept
+        if isinstance(to, str):
+            recipient = parse(to, default_region=self.policy.default_region)
         direct = None if recipient.is_group else recipient.handles[0]
         area = None
         if self.policy.affinity.area_code < 1.0 and direct is not None:

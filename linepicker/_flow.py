@@ -39,7 +39,7 @@ from linepicker.errors import (
 )
 from linepicker.fleet import Fleet, decode
 from linepicker.model import Decision, Line, Outcome
-from linepicker.stores import SAME, Answer, Write
+from linepicker.stores import Answer, Write
 
 _ERRORS: Final[Mapping[str, type[NoLine | Held | NotNow | StaleHealth]]] = {
     "no_line": NoLine,
@@ -161,8 +161,8 @@ def _draft(
         state.same,
         fleet.same,
     ]
-    if who.block_key is not None:
-        writes.append(Write(who.block_key, who.block_version, SAME))
+    if who.same is not None:
+        writes.append(who.same)
     return made, spending, contact, writes
 
 
