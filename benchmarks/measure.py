@@ -1,7 +1,7 @@
 """Times subjects in turns, so that whatever else the machine does falls on all of them alike; and says where that was.
 
-A timing: full garbage collection, some untimed calls, then the timed ones. The collector stays on throughout. What was built
-beforehand is frozen (`gc.freeze`), so that no subject pays for walking through what belongs to another.
+A timing: full garbage collection, some untimed calls, then the timed ones. The collector stays on throughout. What is left
+after each collection is frozen (`gc.freeze`), so that no subject pays for walking through what belongs to another.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from typing import Any
 
 import attrs
 
-GC = "gc.freeze() once, gc.collect() before each timing, collector on throughout; the same for all"
+GC = "gc.collect() and gc.freeze() before each timing, collector on throughout; the same for all"
 
 
 @attrs.frozen
 class Subject:
-    """Something to time. `prepare(calls)` does what is not timed and gives the function that makes so many calls."""
+    """Something to time. `prepare(calls)` does what is not timed and gives the function that makes so many calls. `most`:
+    a timing makes no more calls than that."""
 
     name: str
     prepare: Callable[[int], Callable[[], object]]
+    most: int = 5000
 
 
 @attrs.frozen
@@ -90,8 +92,6 @@ def measure(
     subjects: Sequence[Subject], *, repeats: int, seconds: float, say: Callable[[str], None]
 ) -> dict[str, Figures]:
     """Time all subjects, *repeats* rounds, each timing about so many *seconds* long. Every second round runs backwards."""
-    gc.collect()
-    gc.freeze()
     calls = {each.name: _calls_in(each, seconds) for each in subjects}
     found: dict[str, list[float]] = {each.name: [] for each in subjects}
     for turn in range(repeats):
@@ -117,6 +117,7 @@ def compare(goal: Goal, figures: Mapping[str, Figures]) -> Ratio | None:
 def _time(subject: Subject, calls: int) -> float:
     warm, work = subject.prepare(max(1, calls // 10)), subject.prepare(calls)
     gc.collect()
+    gc.freeze()
     warm()
     start = time.perf_counter()
     work()
@@ -124,10 +125,10 @@ def _time(subject: Subject, calls: int) -> float:
 
 
 def _calls_in(subject: Subject, seconds: float) -> int:
-    """How many calls take about so long, by the faster of a few trials; at least 3, at most 5,000."""
+    """How many calls take about so long, by the fastest of a few trials; at least 3."""
     _time(subject, 3)
     once = min(_time(subject, 10) for _ in range(3))
-    return max(3, min(5000, round(seconds / once)))
+    return max(3, min(subject.most, round(seconds / once)))
 
 
 # Where
