@@ -60,11 +60,12 @@ class Attempt:
 
 
 class Watched:
-    """A router's `send` that remembers the reservations of the last message."""
+    """A router's `send` that remembers the reservations of the last message, and tells *before* of each before its call."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self.attempts: list[Attempt] = []
+        self.before: Callable[[Reservation], None] | None = None
 
     def send(
         self,
@@ -89,6 +90,8 @@ class Watched:
         def watched(reservation: Reservation) -> T:
             attempt = Attempt(reservation)
             self.attempts.append(attempt)
+            if self.before is not None:
+                self.before(reservation)
             try:
                 return call(reservation)
             except Exception as error:
@@ -142,6 +145,7 @@ class Day:
     def plan(self, recipients: int) -> None:
         """Put on the agenda who is written to, and what becomes of the lines."""
         self.begun = self.clock.now()
+        self.watched.before = self._flag
         self.frame = Frame(
             f"{len(self.fake.numbers)} lines, {recipients} people, a clock {self.clock.speed:,.0f} times faster"
         )
@@ -193,13 +197,12 @@ class Day:
         self.fake.set_reputation(number, reputation)
         self._tell(f"Linq calls {number} {reputation} from now on.", reputation)
 
-    def _flag(self, to: str) -> None:
-        """The line that somebody new is about to get is flagged, the moment before; if another one could take them."""
-        made = self.router.preview(to)
-        number = made.number
-        if number is None or sum(each.excluded is None for each in made.candidates) < 2:
+    def _flag(self, made: Reservation) -> None:
+        """A line is flagged between a newcomer's reservation and the send, if there is another one to go to."""
+        lines = [each for each in made.decision.candidates if each.excluded is None]
+        if not self.flagging or made.kind != "new" or len(lines) < 2:
             return
-        self.flagging = False
+        self.flagging, number = False, made.number
         self.fake.set_status(number, "FLAGGED")
         self._tell(
             f"Linq flags {number}. Its list of lines can't say so: a send has to find out.",
@@ -267,8 +270,6 @@ class Day:
 
     def _try(self, to: str) -> float | None:
         """Send a message. None if there is no more to be done about it, else when there may be room for it."""
-        if self.flagging and to not in self.line_of:
-            self._flag(to)
         try:
             self.messenger.send(to, "Hello from the demo.")
         except Blocked as refusal:
