@@ -164,6 +164,8 @@ def report_reply(
 def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> Flow[None]:
     """Pause, drain or resume a line."""
     yield from ready(fleet, now)
+    if fleet.polled_at is None and fleet.last_error is not None:
+        raise fleet.last_error
     if fleet.state(number) is None:
         raise ValueError(f"{number} is not a line of this fleet")
     key = records.standing_key(number)

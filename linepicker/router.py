@@ -301,7 +301,8 @@ class Router:
         self._drive(upkeep.forget(self._desk.fleet, who))
 
     def pause(self, number: str, *, reason: str = "") -> None:
-        """Let nothing out on a line until `resume`. Raises ValueError if it is not in the fleet."""
+        """Let nothing out on a line until `resume`. Raises ValueError if it is not in the fleet, SourceError if no
+        list was ever read."""
         self._operate(number, "paused", reason)
 
     def drain(self, number: str, *, reason: str = "") -> None:
