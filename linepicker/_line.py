@@ -231,17 +231,20 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
         left = limit - len(times) + start
         if left == limit:
             continue
-        until = min(until, times[start] + window)
-        headroom = min(headroom, left / limit)
+        share = left / limit
+        if share <= headroom:  # only the scarcest budget's next charge to leave changes anything
+            leaves = times[start] + window
+            until = min(until, leaves) if share == headroom else leaves
+            headroom = share
         if left <= 0 and (code is None or code in BUDGETS):
             code, room = code or reason, max(room, times[-limit] + window)
     most = state.limits.messages_per_day
     open_yet = code is None or code in BUDGETS
     if most is not None and open_yet and windows.messages_reach(spending, now, most):
         code, ends = code or "messages", windows.room_for_messages_at(spending, now, most)
-        room, until = max(room, ends), min(until, ends)
+        room = max(room, ends)
     if room > now:
-        opens_at = room
+        opens_at = until = room
     if budget.day_number == spending.day and (not state.standing.warm or state.conclusion.ramp_for):
         until = min(until, spending.day_start + DAY)
     slot = now

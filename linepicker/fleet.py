@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, Final, Literal, Protocol
 
@@ -57,6 +58,8 @@ class Fleet:
         self.slow = False
         self.stale = True
         self.shows_seen = True
+        self.guard: AbstractContextManager[object] = nullcontext()
+        """What keeps other threads' flows from changing the fleet meanwhile."""
         self.calm_until = -float("inf")
         """Until then, if the clock goes forward, nothing is due: no poll, no change of freshness, nothing to write."""
         self.epoch = ""
@@ -302,13 +305,16 @@ class Fleet:
 
     def seen(self) -> Mapping[str, int]:
         """The versions held of the lines that rank best, at most 64; none where the store does not ask for them."""
+        return _Seen(self) if self.shows_seen else {}
+
+    def best(self) -> dict[str, int]:
+        """The versions of the records of the lines that rank best."""
         found: dict[str, int] = {}
-        if self.shows_seen:
-            for trie in self._ranking.tiers:
-                for number in islice(trie.walk(0), SEEN_AT_MOST - len(found) // 2):
-                    state = self._states[number]
-                    found[state.standing_key] = state.standing_version
-                    found[state.spending_key] = state.spending_version
+        for trie in self._ranking.tiers:
+            for number in islice(trie.walk(0), SEEN_AT_MOST - len(found) // 2):
+                state = self._states[number]
+                found[state.standing_key] = state.standing_version
+                found[state.spending_key] = state.spending_version
         return found
 
     def spent(self, number: str, version: int, spending: Spending) -> None:
@@ -378,6 +384,29 @@ class Fleet:
             state.budget = None
         self._ranking, self._ranks = self._empty_ranking(), {}
         self._dirty = set(self._states)
+
+
+class _Seen(Mapping[str, int]):
+    """What `Fleet.best` says, worked out when a store looks: most stores look only when they refuse."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._found: dict[str, int] | None = None
+
+    def _look(self) -> dict[str, int]:
+        if self._found is None:
+            with self._fleet.guard:  # the store looks outside the flow
+                self._found = self._fleet.best()
+        return self._found
+
+    def __getitem__(self, key: str) -> int:
+        return self._look()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._look())
+
+    def __len__(self) -> int:
+        return len(self._look())
 
 
 def decode(key: str, record: Record) -> Any:

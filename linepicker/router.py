@@ -97,7 +97,7 @@ class Router:
         self._dice = random.Random()
         self._lock = threading.Lock()
         self._flight = threading.Lock()
-        self._desk.fleet.flight = self._flight
+        self._desk.fleet.flight, self._desk.fleet.guard = self._flight, self._lock
         self._desk.fleet.shows_seen = getattr(self._store, "wants_seen", True)
 
     # The verbs
