@@ -376,6 +376,8 @@ def decide_move(
     request: Request, who: Person, fleet: FleetView, contact: Contact, now: float
 ) -> Grant | Refusal:
     """Where a recipient goes whom somebody wants to move: to *request.line*, or to the best other line."""
+    if fleet.stale:
+        return Refusal("stale", "stale")
     if request.line is None:
         return _new(request, who, fleet, now, leaving=contact.number)
     answer = _pinned(request, fleet, request.line, now)

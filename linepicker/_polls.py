@@ -96,8 +96,8 @@ def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> F
     flight = fleet.flight
     assert flight is not None
     try:
-        if fleet.attempts != attempts and not patient:
-            return
+        if not patient and (fleet.attempts != attempts or not fleet.poll_due(now)):
+            return  # another call has just been there
         fetched: Fetched = yield Fetch(patient)
         fleet.attempts += 1
         fleet.tried_at = fetched.issued
@@ -147,8 +147,9 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
         held, changed = _compare(fleet, lines, issued, answer, first=first)
         record = fleet.repeated(issued, first=first)
         if not write:
+            fleet.owe(list(lines), issued)
             fleet.install(lines, held, issued)
-            fleet.record, fleet.owed = record, (list(lines), issued)
+            fleet.record = record
             return
         writes = [
             Write(records.standing_key(number), held[number].standing_version, standing.encode())
@@ -168,7 +169,7 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
             if record != fleet.record:
                 fleet.recorded(answer.records[fleet.fleet_key].version, record)
         fleet.install(lines, held, issued)
-        fleet.owed = None
+        fleet.owed, fleet.returned = None, frozenset()
         return
     raise busy()
 

@@ -111,8 +111,7 @@ def _taught(contact: Contact, made: Made, verdict: Verdict, now: float) -> Conta
 def undo(fleet: Fleet, made: Made, now: float) -> Flow[None]:
     """Take back a reservation of which it is not known whether it was written: what is not there is left alone."""
     if made.outcome is None and not made.resumed:
-        made.outcome = Outcome.NOT_SENT
-        yield from settle(fleet, made, Verdict(Outcome.NOT_SENT), now)
+        yield from settle_once(fleet, made, Verdict(Outcome.NOT_SENT), now)
 
 
 def flush(fleet: Fleet, now: float) -> Flow[None]:
@@ -132,10 +131,17 @@ def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Fl
     try:
         yield from settle(fleet, made, verdict, now)
     except StoreError:
-        if len(fleet.late) == fleet.late.maxlen:
-            fleet.lost += 1
-        fleet.late.append((made, verdict))
-        fleet.calm_until = -float("inf")
+        _keep(fleet, made, verdict)
+    except BaseException:  # torn away: what went out is known all the same
+        _keep(fleet, made, verdict)
+        raise
+
+
+def _keep(fleet: Fleet, made: Made, verdict: Verdict) -> None:
+    if len(fleet.late) == fleet.late.maxlen:
+        fleet.lost += 1
+    fleet.late.append((made, verdict))
+    fleet.calm_until = -float("inf")
 
 
 def settle_once(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[None]:

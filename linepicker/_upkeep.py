@@ -19,6 +19,7 @@ from linepicker._observations import DRIFT
 from linepicker._polls import open_store, ready
 from linepicker._record import EPOCH, Block, Contact, Spending, Standing
 from linepicker._update import absorb, update
+from linepicker.errors import SourceError
 from linepicker.fleet import Fleet, decode
 from linepicker.model import (
     LineAssigned,
@@ -50,11 +51,11 @@ def report_line(
         fleet.hurry, fleet.calm_until = True, -float("inf")
         return True
     number = report.number
-    if fleet.state(number) is None:
-        return False
     key = records.standing_key(number)
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if not _listed(fleet, number, was[key]):
+            return None
         record = was[fleet.fleet_key]
         polls = record.polls if record else ()
         after = _reported(fleet, was[key] or Standing(first_seen=now), polls, report, now)
@@ -62,6 +63,14 @@ def report_line(
 
     written: bool = yield from update(fleet, [key, fleet.fleet_key], change)
     return written
+
+
+def _listed(fleet: Fleet, number: str, standing: Standing | None) -> bool:
+    """Whether a line is of the fleet; as long as no list was read, whether the store knows it. Raises SourceError where
+    neither tells: the report can be made again."""
+    if fleet.polled_at is None and standing is None:
+        raise fleet.last_error or SourceError("no list of lines has been read yet")
+    return fleet.polled_at is None or fleet.state(number) is not None
 
 
 def _reported(
@@ -85,7 +94,11 @@ def _reported(
         )
         after = attrs.evolve(after, reputation=seen or standing.reputation)
     if report.status is not None:
-        seen = standing.status.add_report(str(report.status), at, now, polls=polls, span=span)
+        state = fleet.state(report.number)
+        shown = state is not None and state.line.status is not None  # else polls say nothing of it
+        seen = standing.status.add_report(
+            str(report.status), at, now, polls=polls if shown else (), span=span
+        )
         after = attrs.evolve(after, status=seen or standing.status)
     return after if after != standing else None
 
@@ -129,8 +142,8 @@ def report_reply(
 ) -> Flow[bool]:
     """A person wrote: a message on that line, an assignment if they have none, and a return unless it is an opt-out."""
     now = yield from ready(fleet, now)
-    here = fleet.state(number) is not None
     moment = min(at, now)
+    standing_key = records.standing_key(number)
     spending_key = records.spending_key(number)
     event = records.event_key(event_id) if event_id else None
 
@@ -138,7 +151,9 @@ def report_reply(
         if event is not None and was[event] is not None:
             return None
         after = dict(was)
-        if here:
+        out = text is not None and is_opt_out(text)
+        unsure = fleet.polled_at is None and was[standing_key] is None
+        if not (out and unsure) and _listed(fleet, number, was[standing_key]):
             spending = (was[spending_key] or Spending()).copy()
             windows.add_message(spending, moment, now)
             after[spending_key] = spending
@@ -146,7 +161,6 @@ def report_reply(
                 after[who.contact_key] = Contact(number, moment)
         if who.block_key is not None:  # an opt-out holds on every line, whichever it was written to
             block = was[who.block_key] or Block()
-            out = text is not None and is_opt_out(text)
             if out or block.code:
                 after[who.block_key] = _turned(block, moment, back=not out)
         if after == was:
@@ -155,22 +169,22 @@ def report_reply(
             after[event] = b"\x01"
         return after
 
-    keys = [key for key in (who.contact_key, who.block_key, spending_key, event) if key]
+    keys = [who.contact_key, who.block_key, spending_key, standing_key, event]
     expires = {} if event is None else {event: now + EVENTS_KEPT}
-    written: bool = yield from update(fleet, keys, change, who=who, expires=expires)
+    written: bool = yield from update(
+        fleet, [key for key in keys if key], change, who=who, expires=expires
+    )
     return written
 
 
 def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> Flow[None]:
     """Pause, drain or resume a line."""
     yield from ready(fleet, now)
-    if fleet.polled_at is None and fleet.last_error is not None:
-        raise fleet.last_error
-    if fleet.state(number) is None:
-        raise ValueError(f"{number} is not a line of this fleet")
     key = records.standing_key(number)
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not _listed(fleet, number, was[key]):
+            raise ValueError(f"{number} is not a line of this fleet")
         standing = was[key] or Standing(first_seen=now)
         return {key: attrs.evolve(standing, operator=state, reason=reason)}
 

@@ -74,6 +74,8 @@ class Fleet:
         self.last_error: SourceError | None = None
         self.suspect: frozenset[str] | None = None
         self.flight: Flight | None = None
+        self.returned: frozenset[str] = frozenset()
+        """Lines that came back to the list in a poll that is still owed."""
         self.owed: tuple[list[Line], float] | None = None
         self.record = FleetRecord()
         self.record_version = 0
@@ -219,7 +221,7 @@ class Fleet:
         )
         if self.static and not new and not self._worse(after, line):
             return None
-        back = self.polled_at is not None and line.number not in self._states
+        back = line.number in self.returned or self._is_back(line.number)
         seen, status = after.reputation, after.status
         last = seen.polled
         level = seen.level(span)
@@ -238,6 +240,14 @@ class Fleet:
             released = None
         after = attrs.evolve(after, reputation=seen, status=status, released=released)
         return after if new or after != standing else None
+
+    def _is_back(self, number: str) -> bool:
+        return self.polled_at is not None and number not in self._states
+
+    def owe(self, lines: list[Line], issued: float) -> None:
+        """A poll that was seen and is yet to be written, before its lines are installed."""
+        self.returned |= {line.number for line in lines if self._is_back(line.number)}
+        self.owed = (lines, issued)
 
     def _worse(self, standing: Standing, line: Line) -> bool:
         """Whether a list that is read once knows something worse of a line than its record does."""
