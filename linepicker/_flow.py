@@ -167,10 +167,15 @@ def _draft(
 
 
 def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[Made]:
-    """An earlier reservation with this key. A key gets past no gate: one that is open is checked like any other."""
+    """An earlier reservation with this key. A key gets past no gate: one that is open is checked like any other, and one that
+    was sent is not handed out after an opt-out."""
     earlier.override_optout = request.override_optout
+    who = earlier.who
     if earlier.outcome is None:
         yield from check(fleet, earlier, now)
+    elif who.block is not None and who.block.code is not None and not request.override_optout:
+        refusal = Refusal("blocked", who.block.code, None, earlier.number, earlier.kind)
+        raise refused(decision_of(fleet, request, who, refusal, now))
     return earlier
 
 

@@ -127,12 +127,13 @@ def exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str | Non
     conclusion, standing, spending = state.conclusion, state.standing, state.spending
     if conclusion.first:
         return conclusion.first, NEVER
+    beyond = NEVER if conclusion.second else 0.0  # which outlasts a refusal
     if standing.out_until > now:
-        return "ineligible", standing.out_until
+        return "ineligible", max(standing.out_until, beyond)
     if standing.probation and spending.probe and spending.probe != mine:
         ends = spending.probe_at + PROBE_LEASE
         if ends > now:
-            return "ineligible", ends
+            return "ineligible", max(ends, beyond)
     return conclusion.second, NEVER
 
 
