@@ -18,7 +18,7 @@ BUCKET: Final = 300
 """Messages are counted in buckets of this many seconds; the oldest counts whole."""
 SKEW: Final = 300.0
 """How far apart, in seconds, the clocks of a deployment's hosts may be."""
-CHARGES_KEPT: Final = 250
+CHARGES_KEPT: Final = 1000
 """How many new conversations of the rolling day a line remembers where no limit asks for more."""
 
 
