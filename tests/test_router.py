@@ -3,11 +3,15 @@
 import json
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from linepicker import (
     AlreadySent,
@@ -43,6 +47,7 @@ from linepicker.stores import open as open_store
 from linepicker.stores.memory import MemoryStore
 from linepicker.testing import ManualClock
 
+SOME = settings(max_examples=int(os.environ.get("LINEPICKER_EXAMPLES", "60")))
 NOW = 1_790_000_000.0
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 TTL = 60.0
@@ -771,6 +776,16 @@ def test_moves_have_a_budget_of_their_own(world):
     assert (decision.reason, decision.number) == ("flagged", A)
     assert decision.retry_at == NOW + DAY
     assert router.reserve(ANN).kind == "new"
+
+
+def test_a_large_moves_limit_is_kept_without_a_day_s_limit(world):
+    """However many moves are allowed, one more is not."""
+    router = world.router(loose(limits={"moves_per_day": 300}))
+    router.assign_many((to, A) for to in people(301))
+    for to in people(300):
+        router.move(to, B)
+    with pytest.raises(NotNow):
+        router.move(people(301)[-1], B)
 
 
 def test_a_move_is_charged_as_a_new_conversation(world):
@@ -2669,3 +2684,211 @@ def test_standing_status_may_come_from_the_list(world):
     world.account.has(A, status=ServiceStatus.ACTIVE)
     world.polls(router, 5 * MINUTE)
     assert router.reserve(ANN, line=A).number == A
+
+
+# What is promised holds: in any state of the lines
+
+
+LIVELY = Policy.from_dict(
+    {
+        "limits": {"new_per_day": 8, "new_per_hour": 3, "messages_per_day": 40, "moves_per_day": 2},
+        "pace": {
+            "new_gap": 20,
+            "new_burst": 2,
+            "message_gap": 3,
+            "message_burst": 4,
+            "spread": 0.4,
+            "max_delay": 60,
+        },
+        "warmup": {"start": 2},
+        "learn": {"enabled": False},
+    }
+)
+LINES = st.sampled_from([A, B, C])
+PAST = st.lists(
+    st.one_of(
+        st.tuples(st.just("new"), LINES, st.sampled_from([0.0, 60.0, 300.0])),
+        st.tuples(st.just("known"), LINES, st.integers(1, 30)),
+        st.tuples(st.just("wait"), st.sampled_from([1.0, 17.0, 200.0, 3000.0, 20000.0, 90000.0])),
+        st.tuples(st.just("says"), LINES, st.sampled_from(Reputation)),
+        st.tuples(st.just("flagged"), LINES),
+        st.tuples(st.just("refused"), LINES, st.sampled_from([None, 500.0])),
+        st.tuples(st.just("operate"), LINES, st.sampled_from(["pause", "drain", "resume"])),
+        st.tuples(st.just("joins"), LINES),
+    ),
+    max_size=25,
+)
+
+
+class Lived(World):
+    """A world with a past."""
+
+    def __init__(self, past) -> None:
+        super().__init__()
+        self.count = 0
+        self.one = self.router(LIVELY)
+        self.one.lines()
+        for number in (A, B):
+            self.one.assign(f"{number[1:]}@example.com", number)
+        for verb, *arguments in past:
+            with suppress(LinePickerError, ValueError):
+                getattr(self, verb)(*arguments)
+        self.one.refresh()  # so that nothing is news to the routers from here on
+
+    def person(self) -> str:
+        """Somebody new."""
+        self.count += 1
+        return people(1, self.count)[0]
+
+    def new(self, number, max_delay):
+        """A new conversation."""
+        self.one.reserve(self.person(), line=number, max_delay=max_delay).settle("SENT")
+
+    def known(self, number, count):
+        """Messages to somebody known."""
+        for _ in range(count):
+            self.one.reserve(f"{number[1:]}@example.com")
+
+    def wait(self, seconds):
+        """Time passes, with a poll."""
+        self.clock.advance(seconds)
+        self.one.lines()
+
+    def says(self, number, reputation):
+        """The list says something else."""
+        self.account.calls(number, reputation) if number in self.account.lines else None
+
+    def flagged(self, number):
+        """The provider flags a line."""
+        self.report(self.one, LineChanged, number, status="FLAGGED")
+
+    def refused(self, number, retry_after):
+        """A line refuses."""
+        made = self.one.reserve(self.person(), line=number)
+        made.settle("LINE_REFUSED", retry_after=retry_after)
+
+    def operate(self, number, verb):
+        """The operator acts."""
+        getattr(self.one, verb)(number)
+
+    def joins(self, number):
+        """A line joins, if it is not there."""
+        if number not in self.account.lines:
+            self.account.has(number)
+
+
+@SOME
+@given(PAST, st.sampled_from([0.0, 60.0, 1000.0]))
+def test_a_refusal_s_moment_is_when_it_ends(past, max_delay):
+    """Who asks again at retry_at is served, where time alone was missing, and not a second before."""
+    world = Lived(past)
+    ends = {"day_budget", "hour_budget", "spread", "messages", "pace", "pair"}
+    for number in (None, A, B):
+        to = world.person()
+        try:
+            world.router(LIVELY).reserve(to, line=number, max_delay=max_delay).release()
+        except (NoLine, NotNow) as refused:
+            retry_at, decision = refused.retry_at, refused.decision
+        except Held:
+            continue
+        else:
+            continue
+        if not any(each.excluded in ends for each in decision.candidates):
+            continue
+        now = world.clock.now()
+        if decision.reason in ends:
+            if retry_at - now > 2:
+                world.clock.set(retry_at - 1)
+                later = world.router(LIVELY).preview(to, line=number, max_delay=max_delay)
+                assert later.outcome != "reserved" or len(world.account.lines) > 1
+            world.clock.set(retry_at)
+            world.router(LIVELY).reserve(to, line=number, max_delay=max_delay).release()
+
+
+@SOME
+@given(PAST, st.sampled_from([HOUR, 6 * HOUR, DAY]))
+def test_capacity_promises_only_what_reserve_gives(past, horizon):
+    """Somebody who writes at each of its moments, and reports SENT, is never refused."""
+    world = Lived(past)
+    for number in world.account.lines:
+        promised = world.one.capacity(horizon=horizon)
+        assert promised.by_line[number] <= 8 * math.ceil(horizon / DAY + 1)
+    assert promised.total == sum(promised.by_line.values()) == len(promised.moments)
+    for moment in promised.moments:
+        world.clock.set(moment)
+        world.one.reserve(world.person(), max_delay=0).settle("SENT")
+
+
+@SOME
+@given(PAST, st.integers(1, 30), st.sampled_from([HOUR, DAY]))
+def test_a_plan_can_be_carried_out(past, count, span):
+    """Each slot, at its moment, is given; the unplaced are those that do not fit."""
+    world = Lived(past)
+    wanted = [world.person() for _ in range(count)]
+    plan = world.one.plan(wanted, deadline=world.clock.now() + span)
+    assert {to for to, _, _ in plan.slots} | set(plan.unplaced) == set(wanted)
+    assert bool(plan.unplaced) == bool(plan.shortfall)
+    assert len(plan.slots) == min(count, world.one.capacity(horizon=span).total)
+    for to, number, at in sorted(plan.slots, key=lambda slot: slot[2]):
+        world.clock.set(at)
+        made = world.one.reserve(to, line=number, max_delay=0)
+        made.settle("SENT")
+
+
+@SOME
+@given(PAST, st.permutations(range(5)))
+def test_giving_back_everything_leaves_what_was_before(past, order):
+    """Whatever the order, all charges, assignments and sending days of released reservations are gone; pace is not."""
+    world = Lived(past)
+
+    def seen():
+        return [
+            (found.standing, found.budget, found.used, found.remaining)
+            for found in world.one.lines()
+        ]
+
+    before = seen()
+    made = []
+    for _ in order:
+        with suppress(NoLine):
+            made.append(world.one.reserve(world.person(), max_delay=1000.0))
+    for n in order:
+        if n < len(made):
+            made[n].release()
+    assert seen() == before
+    assert all(world.one.assignment(each.to) is None for each in made)
+
+
+def test_large_fleets_are_shared_by_many_processes(world):
+    """Two hundred lines, four processes that take turns: each finds room to the last place, and none is overspent."""
+    numbers = [f"+1202555{n:04d}" for n in range(200)]
+    world.account.lines = {each: Line(each) for each in numbers}
+    policy = loose(limits={"new_per_day": 3})
+    routers = [world.router(policy) for _ in range(4)]
+    for n, to in enumerate(people(600)):
+        routers[n % 4].reserve(to)
+    assert {each.used for each in routers[0].lines()} == {3}
+    for router in routers:
+        refusal(NoLine, router)
+
+
+def test_what_an_outage_left_behind_is_written_at_the_end(world):
+    """close() writes it where the store is back."""
+    store = Broken(world.store)
+    router = world.router(loose(), store=store)
+    made = router.reserve(ANN, line=A, key="m1")
+    store.broken = True
+    made.settle("SENT")
+    router.close()
+    store.broken = False
+    router.close()
+    with pytest.raises(AlreadySent):
+        world.router(loose()).send(ANN, lambda made: None, key="m1")
+
+
+def test_max_wait_does_not_wait_for_health(world, router):
+    """StaleHealth is raised at once, however long the caller would wait."""
+    world.account.error = SourceError("down")
+    with pytest.raises(StaleHealth):
+        router.send(ANN, lambda made: None, max_wait=DAY)
+    assert world.clock.now() == NOW
