@@ -76,7 +76,7 @@ def reserve(
     """Choose, charge, and promise; or raise a refusal. *begun* is told of a reservation before it is written."""
     if not fleet.calm(now):
         now = yield from ready(fleet, now)
-    ticket = _TicketSeen(key and records.ticket_key(fleet.pool, key))
+    ticket = _TicketSeen(records.ticket_key(fleet.pool, key)) if key else _NO_TICKET
     fresh: set[str] = set()
     for attempt in range(ATTEMPTS):
         if attempt > 1:
@@ -126,6 +126,9 @@ class _TicketSeen:
 
     key: str | None
     version: int = 0
+
+
+_NO_TICKET: Final = _TicketSeen(None)
 
 
 def _draft(

@@ -128,7 +128,8 @@ class Router:
         Raises InvalidRecipient, ValueError for other arguments; NoLine, Held, NotNow, Blocked, StaleHealth, which change
         nothing; StoreError.
         """
-        self._alive()
+        if self._pid != os.getpid():
+            self._begin_anew()
         with self._lock:
             who = self._desk.who(to)
         request = self._desk.request(
@@ -423,8 +424,11 @@ class Router:
         self._drive(upkeep.operate(self._desk.fleet, number, state, reason, now))
 
     def _alive(self) -> None:
-        """After a fork, begin anew: what the parent's threads were doing can't be known."""
         if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._desk.fleet = self._desk.new_fleet()
-            self._begin()
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """After a fork: what the parent's threads were doing can't be known."""
+        self._pid = os.getpid()
+        self._desk.fleet = self._desk.new_fleet()
+        self._begin()
