@@ -788,6 +788,12 @@ def test_a_large_moves_limit_is_kept_without_a_day_s_limit(world):
         router.move(people(301)[-1], B)
 
 
+def test_used_counts_all_of_a_day_without_a_limit(world, router):
+    """Where nothing limits new conversations they are counted all the same."""
+    fill(router, 400, line=A)
+    assert used(router, A) == 400
+
+
 def test_a_move_is_charged_as_a_new_conversation(world):
     """It uses the receiving line's budget, and waits where there is none."""
     router = world.router(loose(limits={"new_per_day": 1}))
@@ -2803,6 +2809,23 @@ def test_a_refusal_s_moment_is_when_it_ends(past, max_delay):
                 assert later.outcome != "reserved" or len(world.account.lines) > 1
             world.clock.set(retry_at)
             world.router(LIVELY).reserve(to, line=number, max_delay=max_delay).release()
+
+
+@SOME
+@given(PAST)
+def test_next_slot_at_is_when_now_or_never_succeeds(past):
+    """At that moment a new conversation on the line is let go at once."""
+    world = Lived(past)
+    for number in sorted(world.account.lines):
+        found = view(world.router(LIVELY), number)
+        if found.next_slot_at is None:
+            continue
+        if found.next_slot_at == world.clock.now():
+            assert found.standing == "ok"
+        world.clock.set(max(found.next_slot_at, world.clock.now()))
+        made = world.router(LIVELY).reserve(world.person(), line=number, max_delay=0)
+        assert made.delay == 0
+        made.release()
 
 
 @SOME
