@@ -10,7 +10,7 @@ import math
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -295,6 +295,7 @@ class Contact:
     ids: array[int] = attrs.field(factory=_no_numbers)
     rest: Mapping[str, Any] = attrs.field(factory=dict)
     format: int = FORMAT
+    tail: bytes = b""
 
     def encode(self) -> bytes:
         """Its bytes."""
@@ -311,9 +312,9 @@ class Contact:
             len(number),
             len(seldom),
         )
-        if LITTLE:
-            return numbers + self.times.tobytes() + self.ids.tobytes() + number + seldom
-        return numbers + swapped(self.times) + swapped(self.ids) + number + seldom
+        times, ids = self.times, self.ids
+        lists = times.tobytes() + ids.tobytes() if LITTLE else swapped(times) + swapped(ids)
+        return numbers + lists + number + seldom + self.tail
 
     @classmethod
     def decode(cls, raw: bytes) -> Contact:
@@ -339,6 +340,7 @@ class Contact:
                 ids,
                 value,
                 format_number,
+                reader.rest(),
             )
         except BROKEN as error:
             raise damaged("contact", error) from error
@@ -366,6 +368,7 @@ class Contact:
             ids,
             self.rest,
             self.format,
+            self.tail,
         )
 
     def unmessaged(self, ident: int) -> Contact | None:
@@ -378,13 +381,34 @@ class Contact:
         return attrs.evolve(self, times=times, ids=ids)
 
 
+def _moment(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]  # a number here
+        raise ValueError(f"{attribute.name} is no moment")
+
+
+def _listed(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
+
+
+_SOMETIMES: Final = attrs.validators.optional(_moment)
+_TEXT: Final = attrs.validators.instance_of(str)
+
+
+@attrs.frozen(kw_only=True)
+class _Small:
+    """A record that is one small JSON object."""
+
+    format: int = FORMAT
+    rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+
 @attrs.frozen
-class Block:
+class Block(_Small):
     """Whether a handle wants messages: the moments of its last opt-out, refusal and return."""
 
-    out: float | None = None
-    refused: float | None = None
-    back: float | None = None
+    out: float | None = attrs.field(default=None, validator=_SOMETIMES)
+    refused: float | None = attrs.field(default=None, validator=_SOMETIMES)
+    back: float | None = attrs.field(default=None, validator=_SOMETIMES)
 
     @property
     def code(self) -> str | None:
@@ -396,37 +420,43 @@ class Block:
 
 
 @attrs.frozen
-class FleetRecord:
+class FleetRecord(_Small):
     """The moments of the last polls, and of the first."""
 
-    polls: tuple[float, ...] = ()
-    first: float | None = None
+    polls: tuple[float, ...] = attrs.field(
+        default=(), converter=_listed, validator=attrs.validators.deep_iterable(_moment)
+    )
+    first: float | None = attrs.field(default=None, validator=_SOMETIMES)
 
 
 @attrs.frozen
-class Ticket:
+class Ticket(_Small):
     """The reservation that a key stands for, and what became of it ("" while open)."""
 
-    id: str
-    to: str
-    number: str
-    kind: str
-    send_at: float
-    made_at: float
-    outcome: str = ""
-    moved_from: str | None = None
+    id: str = attrs.field(validator=attrs.validators.matches_re("[0-9a-f]{8,64}"))
+    to: str = attrs.field(validator=_TEXT)
+    number: str = attrs.field(validator=_TEXT)
+    kind: str = attrs.field(validator=attrs.validators.in_(("new", "known", "moved")))
+    send_at: float = attrs.field(validator=_moment)
+    made_at: float = attrs.field(validator=_moment)
+    outcome: str = attrs.field(default="", validator=_TEXT)
+    moved_from: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
 
 
 def encode_small(record: Block | FleetRecord | Ticket) -> bytes:
     """The bytes of a small record."""
-    return bytes((FORMAT,)) + dump(attrs.asdict(record))
+    known = attrs.asdict(record, recurse=False)
+    del known["format"], known["rest"]
+    return bytes((record.format,)) + dump({**record.rest, **known})
 
 
 def _small(kind: type, what: str, raw: bytes) -> Any:
-    format_of(raw, what)
-    names = {field.name for field in attrs.fields(kind)}
+    number = format_of(raw, what)
+    names = {field.name for field in attrs.fields(kind)} - {"format", "rest"}
     try:
-        return kind(**{name: value for name, value in load(raw[1:]).items() if name in names})
+        value = load(raw[1:])
+        known = {name: value.pop(name) for name in names & value.keys()}
+        return kind(**known, format=number, rest=value)
     except BROKEN as error:
         raise damaged(what, error) from error
 
@@ -440,7 +470,7 @@ def decode_block(raw: bytes) -> Block:
 def decode_fleet(raw: bytes) -> FleetRecord:
     """A fleet's record from its bytes."""
     record: FleetRecord = _small(FleetRecord, "fleet", raw)
-    return attrs.evolve(record, polls=tuple(map(float, record.polls)))
+    return record
 
 
 def decode_ticket(raw: bytes) -> Ticket:

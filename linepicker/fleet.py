@@ -264,7 +264,7 @@ class Fleet:
         polls = tuple(
             sorted({p for p in self.record.polls if since < p <= issued + DRIFT} | {issued})
         )
-        return FleetRecord(polls, issued if first else self.record.first)
+        return attrs.evolve(self.record, polls=polls, first=issued if first else self.record.first)
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""

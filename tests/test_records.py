@@ -1,0 +1,171 @@
+"""Records outlive the version that wrote them, and damage is told, never guessed at."""
+
+from array import array
+
+import attrs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from linepicker import StoreError
+from linepicker import _record as records
+from linepicker._bytes import FORMAT, NEWEST_READABLE
+from linepicker._observations import Observations
+from linepicker._record import Block, Contact, FleetRecord, Spending, Standing, Ticket
+
+moments = st.floats(-1e12, 1e12, allow_nan=False)
+idents = st.integers(0, 2**32 - 1)
+texts = st.text(max_size=20)
+numbers = st.from_regex(r"\+[0-9]{7,15}", fullmatch=True)
+observations = st.builds(
+    Observations,
+    st.dictionaries(st.sampled_from(["HEALTHY", "AT_RISK"]), st.lists(moments).map(tuple)),
+    st.dictionaries(st.just("CRITICAL"), st.lists(st.tuples(moments, moments)).map(tuple)),
+)
+
+
+@st.composite
+def spendings(draw):
+    """Any spending."""
+    times = sorted(draw(st.lists(moments, max_size=60)))
+    buckets = draw(st.lists(st.tuples(st.integers(-99, 2**31 - 1), st.integers(1, 9)), max_size=9))
+    return Spending(
+        array("d", times),
+        array("I", [draw(idents) for _ in times]),
+        bytes(draw(st.integers(0, 1)) for _ in times),
+        array("i", [n for pair in buckets for n in pair]),
+        sum(count for _, count in buckets),
+        *(draw(strategy) for strategy in (idents, moments, idents, moments)),
+        *(draw(moments) for _ in range(3)),
+        draw(idents),
+        draw(moments),
+    )
+
+
+standings = st.builds(
+    Standing,
+    moments,
+    st.booleans(),
+    observations,
+    observations,
+    st.none() | moments,
+    moments,
+    st.booleans(),
+    st.sampled_from(["", "paused", "draining"]),
+    texts,
+)
+contacts = st.builds(
+    lambda times, **fields: Contact(
+        times=array("d", sorted(times)), ids=array("I", range(len(times))), **fields
+    ),
+    times=st.lists(moments, max_size=40),
+    number=numbers,
+    since=moments,
+    history=st.lists(st.tuples(numbers, moments), max_size=3).map(tuple),
+    chats=st.dictionaries(numbers, texts, max_size=3),
+    opened=idents,
+    made=idents,
+    wait_until=moments,
+)
+blocks = st.builds(Block, *[st.none() | moments] * 3)
+fleets = st.builds(FleetRecord, st.lists(moments).map(tuple), st.none() | moments)
+tickets = st.builds(
+    Ticket,
+    st.from_regex(r"[0-9a-f]{24}", fullmatch=True),
+    texts,
+    numbers,
+    st.sampled_from(["new", "known", "moved"]),
+    moments,
+    moments,
+    texts,
+    st.none() | numbers,
+)
+KINDS = {
+    "standing": (standings, Standing.encode, Standing.decode),
+    "spending": (spendings(), Spending.encode, Spending.decode),
+    "contact": (contacts, Contact.encode, Contact.decode),
+    "block": (blocks, records.encode_small, records.decode_block),
+    "fleet": (fleets, records.encode_small, records.decode_fleet),
+    "key": (tickets, records.encode_small, records.decode_ticket),
+}
+anything = pytest.mark.parametrize("kind", KINDS)
+
+
+@anything
+@given(st.data())
+def test_a_record_is_read_as_it_was_written(kind, data):
+    """Its bytes hold all of it."""
+    strategy, encode, decode = KINDS[kind]
+    record = data.draw(strategy)
+    assert decode(encode(record)) == record
+
+
+@anything
+@given(st.data())
+def test_what_a_later_version_added_is_carried_along(kind, data):
+    """This version changes what it knows, and writes the rest back under the number it came with."""
+    strategy, encode, decode = KINDS[kind]
+    raw = encode(data.draw(strategy))
+    if kind in {"spending", "contact"}:
+        later = bytes([NEWEST_READABLE]) + raw[1:] + b"added later"
+    else:
+        later = bytes([NEWEST_READABLE]) + raw[1:-1] + b',"added":[1,{"later":true}]}'
+    again = encode(decode(later))
+    assert again[0] == NEWEST_READABLE
+    assert decode(again) == decode(later)
+    assert b"later" in again
+
+
+def test_what_is_carried_along_survives_a_change():
+    """A message on a contact, a sending day on a spending, a pause of a line: the added part stays."""
+    contact = attrs.evolve(Contact("+12025550100", 1.0), tail=b"added", rest={"more": 1})
+    changed = Contact.decode(contact.messaged(2.0, 2.0, 7, 32).encode())
+    assert (changed.tail, dict(changed.rest)) == (b"added", {"more": 1})
+    spending = attrs.evolve(Spending(), rest=b"added").copy()
+    assert Spending.decode(spending.encode()).rest == b"added"
+    standing = attrs.evolve(Standing(rest={"more": 1}), operator="paused")
+    assert dict(Standing.decode(standing.encode()).rest) == {"more": 1}
+
+
+@anything
+@given(st.data())
+def test_a_format_from_the_future_says_to_upgrade(kind, data):
+    """What this version can't know it does not touch."""
+    strategy, encode, decode = KINDS[kind]
+    raw = encode(data.draw(strategy))
+    with pytest.raises(StoreError, match="upgrade"):
+        decode(bytes([NEWEST_READABLE + 1]) + raw[1:])
+
+
+@anything
+@given(st.data())
+def test_damaged_bytes_are_a_store_error_or_a_record(kind, data):
+    """Cut, flipped or replaced: no other exception, and nothing that can't be written again."""
+    strategy, encode, decode = KINDS[kind]
+    raw = bytearray(encode(data.draw(strategy)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    cut = data.draw(st.integers(0, len(raw)))
+    for damaged in (bytes(raw), bytes(raw[:cut])):
+        try:
+            record = decode(damaged)
+        except StoreError:
+            continue
+        encode(record)
+
+
+@anything
+@given(st.binary(max_size=200))
+@example(b"")
+@example(bytes([FORMAT]))
+@example(bytes([FORMAT]) + b"[" * 100_000)
+@example(bytes([FORMAT]) + b'{"out":"x"}')
+@example(bytes([FORMAT]) + b'{"polls":[NaN]}')
+def test_any_bytes_are_a_store_error_or_a_record(kind, raw):
+    """A store that holds something else altogether is told so."""
+    _, encode, decode = KINDS[kind]
+    try:
+        record = decode(raw)
+    except StoreError:
+        return
+    encode(record)
