@@ -13,7 +13,8 @@ import attrs
 
 from linepicker._core import candidate
 from linepicker._line import Rank
-from linepicker._record import Block, Contact
+from linepicker._record import Contact
+from linepicker._small import Block
 from linepicker.fleet import decode
 from linepicker.model import Candidate, Decision, Kind, Line, Outcome, To, Verdict
 from linepicker.recipients import Recipient

@@ -25,7 +25,8 @@ from linepicker._line import (
     message_slot,
 )
 from linepicker._ranking import Ranking, Trie
-from linepicker._record import PAIR, Block, Contact
+from linepicker._record import PAIR, Contact
+from linepicker._small import Block
 from linepicker._windows import DAY
 from linepicker.model import Candidate, Kind, Line
 from linepicker.policy import Policy

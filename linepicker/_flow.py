@@ -25,8 +25,9 @@ from linepicker._charge import charge
 from linepicker._core import Grant, Refusal, Request, decide, look_at_all
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
-from linepicker._record import EPOCH, HISTORY_KEPT, PAIR_KEPT, Contact, Spending, Ticket
+from linepicker._record import EPOCH, HISTORY_KEPT, PAIR_KEPT, Contact, Spending
 from linepicker._settle import undo
+from linepicker._small import Ticket, encode_small
 from linepicker._update import absorb, busy
 from linepicker._windows import DAY
 from linepicker.errors import (
@@ -99,7 +100,7 @@ def reserve(
         made, spending, contact, writes = _draft(fleet, request, who, choice, now, made_id)
         if ticket.key is not None:
             made.key = key
-            raw = records.encode_small(_ticket(made))
+            raw = encode_small(_ticket(made))
             writes.append(Write(ticket.key, ticket.version, raw, now + DAY))
         if begun is not None:
             begun(made)

@@ -31,6 +31,9 @@ BADNESS: Final[Mapping[str, int]] = {
     "FLAGGED": 1,
 }
 
+WORST: Final = frozenset({"CRITICAL", "FLAGGED"})
+"""Whatever was better before one of these no longer matters."""
+
 Reported = tuple[float, float]
 """When it happened by the reporter's clock, and when we heard of it."""
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from linepicker._asks import ATTEMPTS, Dice, Flow, Read, Sleep, Swap, Who
-from linepicker._record import EPOCH, Block, FleetRecord, Ticket, encode_small
+from linepicker._record import EPOCH
+from linepicker._small import Block, FleetRecord, Ticket, encode_small
 from linepicker.errors import StoreError
 from linepicker.fleet import Fleet, decode
 from linepicker.stores import Answer, Write

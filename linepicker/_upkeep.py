@@ -17,7 +17,8 @@ from linepicker._asks import (
 )
 from linepicker._observations import DRIFT
 from linepicker._polls import open_store, ready
-from linepicker._record import EPOCH, Block, Contact, Spending, Standing
+from linepicker._record import EPOCH, Contact, Spending, Standing
+from linepicker._small import Block
 from linepicker._update import absorb, update
 from linepicker.errors import SourceError
 from linepicker.fleet import Fleet, decode

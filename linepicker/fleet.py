@@ -17,7 +17,8 @@ from linepicker import _record as records
 from linepicker._line import LineState, Rank, assess, conclude, is_clear
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
-from linepicker._record import Contact, FleetRecord, Spending, Standing
+from linepicker._record import Contact, Spending, Standing
+from linepicker._small import FleetRecord, decode_block, decode_fleet, decode_ticket
 from linepicker.errors import SourceError
 from linepicker.model import Line, ServiceStatus
 from linepicker.policy import Policy
@@ -429,9 +430,9 @@ def decode(key: str, record: Record) -> Any:
     if key[:3] == "to/":
         return Contact.decode(raw)
     if key[:6] == "block/":
-        return records.decode_block(raw)
+        return decode_block(raw)
     if key[:6] == "fleet/":
-        return records.decode_fleet(raw)
+        return decode_fleet(raw)
     if key[:4] == "key/":
-        return records.decode_ticket(raw)
+        return decode_ticket(raw)
     return raw

@@ -76,7 +76,7 @@ FAULTS = [
     ),
     Fault(
         "an opt-out is over once anything came back",
-        "_record.py",
+        "_small.py",
         "(self.back is None or moment >= self.back)",
         "self.back is None",
     ),

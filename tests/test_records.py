@@ -8,10 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from linepicker import StoreError
-from linepicker import _record as records
+from linepicker import _small as small
 from linepicker._bytes import FORMAT, NEWEST_READABLE
 from linepicker._observations import Observations
-from linepicker._record import Block, Contact, FleetRecord, Spending, Standing, Ticket
+from linepicker._record import Contact, Spending, Standing
+from linepicker._small import Block, FleetRecord, Ticket
 
 moments = st.floats(-1e12, 1e12, allow_nan=False)
 idents = st.integers(0, 2**32 - 1)
@@ -84,9 +85,9 @@ KINDS = {
     "standing": (standings, Standing.encode, Standing.decode),
     "spending": (spendings(), Spending.encode, Spending.decode),
     "contact": (contacts, Contact.encode, Contact.decode),
-    "block": (blocks, records.encode_small, records.decode_block),
-    "fleet": (fleets, records.encode_small, records.decode_fleet),
-    "key": (tickets, records.encode_small, records.decode_ticket),
+    "block": (blocks, small.encode_small, small.decode_block),
+    "fleet": (fleets, small.encode_small, small.decode_fleet),
+    "key": (tickets, small.encode_small, small.decode_ticket),
 }
 anything = pytest.mark.parametrize("kind", KINDS)
 

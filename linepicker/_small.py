@@ -1,0 +1,109 @@
+"""The small records, each one JSON object: whether a handle wants messages, the moments of polls, what a key stands for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from linepicker._bytes import BROKEN, FORMAT, damaged, dump, format_of, load
+
+
+def _moment(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]  # a number here
+        raise ValueError(f"{attribute.name} is no moment")
+
+
+def _listed(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
+
+
+_SOMETIMES: Final = attrs.validators.optional(_moment)
+_TEXT: Final = attrs.validators.instance_of(str)
+
+
+@attrs.frozen(kw_only=True)
+class _Small:
+    """A record that is one small JSON object."""
+
+    format: int = FORMAT
+    rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+
+@attrs.frozen
+class Block(_Small):
+    """Whether a handle wants messages: the moments of its last opt-out, refusal and return."""
+
+    out: float | None = attrs.field(default=None, validator=_SOMETIMES)
+    refused: float | None = attrs.field(default=None, validator=_SOMETIMES)
+    back: float | None = attrs.field(default=None, validator=_SOMETIMES)
+
+    @property
+    def code(self) -> str | None:
+        """ "opted_out", "blocked" or None. On a tie the stricter wins."""
+        for code, moment in (("opted_out", self.out), ("blocked", self.refused)):
+            if moment is not None and (self.back is None or moment >= self.back):
+                return code
+        return None
+
+
+@attrs.frozen
+class FleetRecord(_Small):
+    """The moments of the last polls, and of the first."""
+
+    polls: tuple[float, ...] = attrs.field(
+        default=(), converter=_listed, validator=attrs.validators.deep_iterable(_moment)
+    )
+    first: float | None = attrs.field(default=None, validator=_SOMETIMES)
+
+
+@attrs.frozen
+class Ticket(_Small):
+    """The reservation that a key stands for, and what became of it ("" while open)."""
+
+    id: str = attrs.field(validator=attrs.validators.matches_re("[0-9a-f]{8,64}"))
+    to: str = attrs.field(validator=_TEXT)
+    number: str = attrs.field(validator=_TEXT)
+    kind: str = attrs.field(validator=attrs.validators.in_(("new", "known", "moved")))
+    send_at: float = attrs.field(validator=_moment)
+    made_at: float = attrs.field(validator=_moment)
+    outcome: str = attrs.field(default="", validator=_TEXT)
+    moved_from: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
+
+
+def encode_small(record: Block | FleetRecord | Ticket) -> bytes:
+    """The bytes of a small record."""
+    known = attrs.asdict(record, recurse=False)
+    del known["format"], known["rest"]
+    return bytes((record.format,)) + dump({**record.rest, **known})
+
+
+def _small(kind: type, what: str, raw: bytes) -> Any:
+    number = format_of(raw, what)
+    names = {field.name for field in attrs.fields(kind)} - {"format", "rest"}
+    try:
+        value = load(raw[1:])
+        known = {name: value.pop(name) for name in names & value.keys()}
+        return kind(**known, format=number, rest=value)
+    except BROKEN as error:
+        raise damaged(what, error) from error
+
+
+def decode_block(raw: bytes) -> Block:
+    """A block from its bytes."""
+    block: Block = _small(Block, "block", raw)
+    return block
+
+
+def decode_fleet(raw: bytes) -> FleetRecord:
+    """A fleet's record from its bytes."""
+    record: FleetRecord = _small(FleetRecord, "fleet", raw)
+    return record
+
+
+def decode_ticket(raw: bytes) -> Ticket:
+    """A key's record from its bytes."""
+    ticket: Ticket = _small(Ticket, "key", raw)
+    return ticket
