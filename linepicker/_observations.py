@@ -106,11 +106,13 @@ class Observations:
         bad = BADNESS[value]
         polled = self.with_repeats(polls)
         for name, moments in polled.items():
-            worse, better = BADNESS.get(name, 0) > bad, BADNESS.get(name, 0) < bad
-            if moments and ((worse and moments[-1] >= at) or (better and moments[-1] > at + DRIFT)):
+            better = BADNESS.get(name, 0) < bad
+            if moments and better and moments[-1] > at + DRIFT:
+                return None
+            if moments and name in WORST and name != value and moments[-1] >= at:
                 return None
         for name, pairs in self.reports.items():
-            if BADNESS.get(name, 0) > bad and any(other >= at for other, _ in pairs):
+            if name in WORST and name != value and any(other >= at for other, _ in pairs):
                 return None
         known = dict(self.reports.get(value, ()))
         if at in known:

@@ -469,8 +469,8 @@ class Judge:
                 (track.new_mark, pace.new_gap, pace.new_burst),
                 (track.message_mark, pace.message_gap, pace.message_burst),
             ):
-                if mark.lo > now + gap * burst + pace.max_delay:
-                    mark.lo = now + gap * burst
+                if mark.hi > now + gap * burst + pace.max_delay:
+                    mark.lo = min(mark.lo, now + gap * burst)
             track.pace_since = len(track.charges)
             track.concluded = None
 
@@ -571,8 +571,8 @@ class Judge:
         lo, hi = INF, now
         for wide, many in (self.paces(gap, burst, risk) for risk in risks):
             low = mark.lo
-            if low > now + wide * many + reach:
-                low = now + wide * many
+            if mark.hi > now + wide * many + reach:
+                low = min(low, now + wide * many)
             lo = min(lo, max(now, low - wide * (many - 1)))
             hi = max(hi, mark.hi - wide * (many - 1) if wide else now)
         return (now if gap == 0 else lo), hi
@@ -1581,23 +1581,33 @@ class World:
             else:
                 report = LineChanged(number, status=dice.choice(("ACTIVE", "FLAGGED")), at=at)
             self.reports.append(report)
-        answer = self.router.report(report)
-        self.hear_fetches()
+        answer = self._report(report)
+        if answer is None:
+            return
         track = self.judge.tracks.get(report.number)
         if track is not None and track.released > -INF and not answer:
             return
         self.judge.report_line(report, now, answer)
 
+    def _report(self, report: Any) -> bool | None:
+        """The router's answer; None: it raised SourceError, as it may while no list was ever read."""
+        try:
+            return self.router.report(report)
+        except SourceError:
+            self.hear_fetches()
+            must(self.judge.polled_at is None, "a report raised though a list was read")
+            return None
+        finally:
+            self.hear_fetches()
+
     def _told_of_list(self, number: str, at: float) -> None:
         now = self.clock.now()
         if self.dice.random() < 0.5:
-            self.router.report(LineAssigned(number, at=now))
-            self.hear_fetches()
+            self._report(LineAssigned(number, at=now))
             return
-        answer = self.router.report(LineReleased(number, at=now))
-        self.hear_fetches()
+        answer = self._report(LineReleased(number, at=now))
         track = self.judge.fleet().get(number)
-        if track is None or track.released == now:
+        if answer is None or track is None or track.released == now:
             return
         must(answer, "a line's release was not taken")
         track.released = now
@@ -1648,8 +1658,9 @@ class World:
         if what < 0.5:
             number = dice.choice(self.spare).number
             stop = dice.random() < 0.2
-            answer = self.router.report(Replied(number, to, text="STOP" if stop else "hi", at=at))
-            self.hear_fetches()
+            answer = self._report(Replied(number, to, text="STOP" if stop else "hi", at=at))
+            if answer is None:
+                return
             if number in self.judge.fleet():
                 must(answer, "a reply on a line of the fleet was not taken")
                 self.judge.replied(person, number, at, now, stop=stop)
@@ -1661,8 +1672,8 @@ class World:
                 person.opens_needed.append(min(at, now))
         elif not person.group:
             out = what < 0.75
-            self.router.report((OptedOut if out else OptedIn)(key, at=at))
-            self.hear_fetches()
+            if self._report((OptedOut if out else OptedIn)(key, at=at)) is None:
+                return
             moment = min(at, now)
             if out:
                 person.shuts.append(moment)
@@ -1676,6 +1687,10 @@ class World:
         verb = self.dice.choice(("pause", "drain", "resume", "resume"))
         try:
             getattr(self.router, verb)(number)
+        except SourceError:
+            self.hear_fetches()
+            must(self.judge.polled_at is None, verb, "raised though a list was read")
+            return
         except ValueError:
             self.hear_fetches()
             must(number not in self.judge.fleet(), verb, "of a line of the fleet raised")
