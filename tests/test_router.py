@@ -1288,6 +1288,21 @@ def test_send_with_an_open_key_calls_again_with_the_same_id(world, router, outco
     assert used(router, first.number) == 1
 
 
+@pytest.mark.parametrize("first", ["UNKNOWN", None])
+@pytest.mark.parametrize("then", ["NOT_SENT", "LINE_REFUSED", "RECIPIENT_REFUSED"])
+def test_what_may_have_gone_out_before_is_never_given_back(world, router, first, then):
+    """A repetition that certainly did not go out says nothing of the attempt before it: charge, line and id stay."""
+    made = router.reserve(ANN, key="m1", line=A)
+    if first:
+        made.settle(first)
+    again = world.router(loose()).reserve(ANN, key="m1")
+    again.settle(then, retry_after=0.0)
+    assert again.outcome == then
+    assert store_and_line(router, ANN)[0] == 1
+    assert router.assignment(ANN).number == A
+    assert router.reserve(ANN, key="m1", override_optout=True).id == made.id
+
+
 def test_send_with_a_key_already_sent_does_not_call(world, router):
     """AlreadySent names the reservation that went out."""
     numbers = []
@@ -1473,6 +1488,16 @@ def test_opting_in_ends_it(world, router):
     world.clock.advance(1)
     assert world.report(router, OptedIn, ANN)
     assert router.reserve(ANN).kind == "new"
+
+
+def test_of_an_opt_out_and_an_opt_in_at_one_moment_the_opt_out_holds(world, router):
+    """In whichever order they are reported."""
+    router.report(OptedOut(ANN, at=NOW))
+    router.report(OptedIn(ANN, at=NOW))
+    router.report(OptedIn(BOB, at=NOW))
+    router.report(OptedOut(BOB, at=NOW))
+    refusal(Blocked, router, ANN)
+    refusal(Blocked, router, BOB)
 
 
 def test_an_opt_out_older_than_the_opt_in_is_out_of_date(world, router):
