@@ -77,6 +77,8 @@ class Desk:
             if isinstance(source, str | bytes) or not isinstance(source, Iterable):
                 raise TypeError("source must have fetch(), or be an iterable of Line")
             self.static = checked(source)
+        if policy is not None:
+            check_policy(policy)
         self.policy = policy or Policy()
         self._plain = Request(max_delay=self.policy.pace.max_delay)
         self.pool, self._epoch = pool, epoch or ""
@@ -96,6 +98,7 @@ class Desk:
 
     def reload(self, policy: Policy) -> None:
         """Another policy from the next call on."""
+        check_policy(policy)
         self.policy = policy
         self._people.clear()
         self._plain = Request(max_delay=policy.pace.max_delay)
@@ -248,6 +251,7 @@ class Desk:
 
     def capacity(self, now: float, horizon: float) -> Flow[Capacity]:
         """How much fits."""
+        check_moment("horizon", horizon)
         now = yield from self._read_all(now)
         return capacity(self.fleet, now, horizon)
 
@@ -255,6 +259,7 @@ class Desk:
         self, recipients: Iterable[str | Iterable[str]], now: float, deadline: float
     ) -> Flow[Plan]:
         """Who, from where, when."""
+        check_moment("deadline", deadline)
         people = [self.who(to) for to in recipients]
         now = yield from self._read_all(now)
         for batch in batches(people):
@@ -281,6 +286,8 @@ class Desk:
     def _belongs(self, item: Item) -> upkeep.Belongs:
         to, number, *more = item
         since, chat_id = (*more, None, None)[:2]
+        if since is not None:
+            check_moment("since", since)
         return upkeep.Belongs(self.who(to), Line(number).number, since, chat_id)
 
     def _read_all(self, now: float) -> Flow[float]:
@@ -325,6 +332,18 @@ def check_key(key: str | None) -> None:
     """Raises ValueError for what can't be a key."""
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= _KEY_AT_MOST):
         raise ValueError(f"key must be a string of 1 to {_KEY_AT_MOST} characters")
+
+
+def check_policy(policy: object) -> None:
+    """Raises TypeError for what is no policy."""
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy must be a Policy, got {type(policy).__name__}")
+
+
+def check_moment(name: str, value: object) -> None:
+    """Raises ValueError for what is no finite number."""
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]  # a number here
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
 def check_max_wait(max_wait: float | None) -> None:

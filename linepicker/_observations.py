@@ -79,6 +79,19 @@ class Observations:
         moment, name = max(latest, key=lambda each: (each[0], BADNESS.get(each[1], 0)))
         return name, moment
 
+    def not_after(self, now: float) -> Observations:
+        """With moments that only a clock that stepped back can explain, those after *now*, brought to *now*."""
+        late = any(ms and ms[-1] > now for ms in self.polls.values())
+        if not late and all(at <= now for pairs in self.reports.values() for at, _ in pairs):
+            return self
+        return Observations(
+            {name: tuple(sorted({min(m, now) for m in ms})) for name, ms in self.polls.items()},
+            {
+                name: tuple(sorted({min(at, now): min(heard, now) for at, heard in pairs}.items()))
+                for name, pairs in self.reports.items()
+            },
+        )
+
     def with_repeats(self, polls: Sequence[float]) -> Mapping[str, tuple[float, ...]]:
         """The polled moments, with those of *polls* that came later and repeated the latest value."""
         last = self.polled

@@ -36,9 +36,13 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
         yield from open_store(fleet, write=write)
     if write and fleet.late:
         yield from flush(fleet, now)
-    if write and fleet.owed is not None:
-        lines, issued = fleet.owed
+    while write and fleet.owed:
+        lines, issued = fleet.owed[0]
         yield from _absorb_poll(fleet, lines, issued, write=True)
+        if fleet.owed and fleet.owed[0][1] == issued:
+            fleet.owed.popleft()
+        if not fleet.owed:
+            fleet.returned = frozenset()
     if fleet.poll_due(now):
         try:
             yield from refresh(fleet, now, patient=False, write=write)
@@ -123,7 +127,9 @@ def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> F
         yield Say(f"the list of lines could not be read: {error}")
         raise
     except StoreError:
-        fleet.tried_at = -float("inf")
+        fleet.next_try = (
+            now + 1.0
+        )  # the provider need not be asked again for each call that the store fails
         raise
     finally:
         flight.release()
@@ -144,7 +150,7 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
         found = answer.records[fleet.fleet_key]
         fleet.recorded(found.version, decode(fleet.fleet_key, found))
         first = fleet.record.first is None and bool(lines)
-        held, changed = _compare(fleet, lines, issued, answer, first=first)
+        held, changed = _compare(fleet, lines, issued, answer, first=first, write=write)
         record = fleet.repeated(issued, first=first)
         if not write:
             fleet.owe(list(lines), issued)
@@ -169,13 +175,18 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
             if record != fleet.record:
                 fleet.recorded(answer.records[fleet.fleet_key].version, record)
         fleet.install(lines, held, issued)
-        fleet.owed, fleet.returned = None, frozenset()
         return
     raise busy()
 
 
 def _compare(
-    fleet: Fleet, lines: Sequence[Line], issued: float, answer: Answer, *, first: bool
+    fleet: Fleet,
+    lines: Sequence[Line],
+    issued: float,
+    answer: Answer,
+    *,
+    first: bool,
+    write: bool,
 ) -> tuple[dict[str, Held], dict[str, Standing]]:
     """The lines' records as read, and the standings the poll changes."""
     held, changed = {}, {}
@@ -184,6 +195,9 @@ def _compare(
         spending_key = records.spending_key(line.number)
         was, spent = answer.records[standing_key], answer.records[spending_key]
         standing: Standing | None = decode(standing_key, was)
+        state = fleet.state(line.number)
+        if not write and state is not None and state.standing_version == was.version:
+            standing = state.standing  # which may hold what earlier previews saw
         after = fleet.observed(line, standing, issued, first=first)
         if after is not None:
             changed[line.number] = after

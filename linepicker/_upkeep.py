@@ -84,20 +84,21 @@ def _reported(
     span = fleet.span
     at = min(report.at, now)
     if isinstance(report, LineReleased):
-        outdated = fleet.polled_at is not None and at + DRIFT < fleet.polled_at
-        if outdated or (standing.released is not None and standing.released >= at):
+        outdated = fleet.polled_at is not None and at + DRIFT < min(fleet.polled_at, now)
+        if outdated or (standing.released is not None and now >= standing.released >= at):
             return None
         return attrs.evolve(standing, released=now)
+    polls = tuple(p for p in polls if p <= now)
     after = standing
     if report.reputation is not None:
-        seen = standing.reputation.add_report(
+        seen = standing.reputation.not_after(now).add_report(
             str(report.reputation), at, now, polls=polls, span=span
         )
         after = attrs.evolve(after, reputation=seen or standing.reputation)
     if report.status is not None:
         state = fleet.state(report.number)
         shown = state is not None and state.line.status is not None  # else polls say nothing of it
-        seen = standing.status.add_report(
+        seen = standing.status.not_after(now).add_report(
             str(report.status), at, now, polls=polls if shown else (), span=span
         )
         after = attrs.evolve(after, status=seen or standing.status)

@@ -29,6 +29,7 @@ SEEN_AT_MOST: Final = 64
 POLLS_KEPT: Final = 600.0
 """For how long, in seconds, the moments of polls are remembered."""
 LATE_AT_MOST: Final = 1000
+OWED_AT_MOST: Final = 16
 
 
 class Flight(Protocol):
@@ -77,7 +78,8 @@ class Fleet:
         self.flight: Flight | None = None
         self.returned: frozenset[str] = frozenset()
         """Lines that came back to the list in a poll that is still owed."""
-        self.owed: tuple[list[Line], float] | None = None
+        self.owed: deque[tuple[list[Line], float]] = deque(maxlen=OWED_AT_MOST)
+        """Polls that a preview saw and that are yet to be written."""
         self.record = FleetRecord()
         self.record_version = 0
         self.late: deque[Any] = deque(maxlen=LATE_AT_MOST)
@@ -175,7 +177,7 @@ class Fleet:
         if self.static:
             return False
         if self.hurry:
-            return True
+            return now >= self.next_try
         latest = max(self.polled_at, self.tried_at)
         old = now - latest > self.policy.health.ttl or latest - now > 1.0
         return old and (
@@ -248,7 +250,7 @@ class Fleet:
     def owe(self, lines: list[Line], issued: float) -> None:
         """A poll that was seen and is yet to be written, before its lines are installed."""
         self.returned |= {line.number for line in lines if self._is_back(line.number)}
-        self.owed = (lines, issued)
+        self.owed.append((lines, issued))
 
     def _worse(self, standing: Standing, line: Line) -> bool:
         """Whether a list that is read once knows something worse of a line than its record does."""
