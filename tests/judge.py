@@ -429,7 +429,8 @@ class Judge:
         moments = [p for p, _ in polls] + [other for other, _, _ in log.reports]
         newest = not duplicate and at > max([*moments, *log.listings], default=-INF)
         if answer:
-            must(not outdated, "a report that is out of date was taken:", report, "at", now)
+            plainly = outdated and BADNESS[polls[-1][1]] < bad  # the last word has to be kept
+            must(not plainly, "a report that is out of date was taken:", report, "at", now)
             must(not duplicate or later, "a duplicate was taken:", report)
         else:
             must(not worse, "a worse report was not taken:", report, "at", now)
@@ -1235,7 +1236,7 @@ class World:
             "new_per_hour": pick((1, 2, 3, 5, 15, "off", "off")),
             "messages_per_day": pick((3, 10, 50, 7000, 7000, "off")),
             "pair_per_minute": pick((1, 2, 5, 30, "off")),
-            "moves_per_day": pick((1, 2, 20, "off")),
+            "moves_per_day": pick((1, 1, 2, 20, "off")),
         }
         tables: dict[str, Any] = {
             "prefer": pick(("healthiest", "healthiest", "weighted")),
@@ -1270,7 +1271,7 @@ class World:
                 "ineligible": pick((60.0, 3600.0, 86400.0)),
             },
             "stickiness": {
-                name: pick(("hold", "move"))
+                name: pick(("hold", "move", "move"))
                 for name in ("on_critical", "on_flagged", "on_released")
             },
             "learn": {"enabled": self.dice.random() < 0.1},
