@@ -971,7 +971,7 @@ class Judge:
                 continue
             if self.policy.prefer == "healthiest" and other.risks != look.risks:
                 must(
-                    False not in look.risks or True in other.risks,
+                    False in look.risks or True in other.risks,
                     f"AT_RISK {track.number}, but {other.track.number} is HEALTHY and has room",
                 )
                 continue
