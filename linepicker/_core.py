@@ -343,7 +343,7 @@ def look_at_all(
                 code, opens = ("excluded", NEVER) if number == leaving else ("moves", full or NEVER)
         if code is None and not rank.excluded and rank.slot - request.max_delay > now:
             code, opens = "pace", rank.slot - request.max_delay
-        if rank.excluded in BUDGETS:
+        if rank.excluded and rank.opens_at != NEVER:
             rank = attrs.evolve(rank, opens_at=_opening(rank, request.max_delay, now))
         affinity = _affinity(who, fleet, number)
         found.append((rank.tier, rank.key, candidate(number, rank, affinity, code, opens)))

@@ -227,6 +227,7 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
     budget = budget_of(state, policy, now, slow=slow)
     code, opens_at = (None, NEVER) if state.clear else new_exclusion(state, now)
     until, headroom, room = opens_at, 1.0, -NEVER
+    counts = code is None or opens_at != NEVER  # what has no end of its own outlasts any budget
     for reason, limit, window in budget.windows if times else ():
         start = windows.first_within(times, now, window)
         left = limit - len(times) + start
@@ -237,15 +238,14 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
             leaves = times[start] + window
             until = min(until, leaves) if share == headroom else leaves
             headroom = share
-        if left <= 0 and (code is None or code in BUDGETS):
+        if left <= 0 and counts:
             code, room = code or reason, max(room, times[-limit] + window)
     most = state.limits.messages_per_day
-    open_yet = code is None or code in BUDGETS
-    if most is not None and open_yet and windows.messages_reach(spending, now, most):
+    if most is not None and counts and windows.messages_reach(spending, now, most):
         code, ends = code or "messages", windows.room_for_messages_at(spending, now, most)
         room = max(room, ends)
     if room > now:
-        opens_at = until = room
+        opens_at = until = room if opens_at == NEVER else max(opens_at, room)
     if budget.day_number == spending.day and (not state.standing.warm or state.conclusion.ramp_for):
         until = min(until, spending.day_start + DAY)
     slot = now

@@ -35,8 +35,8 @@ FAULTS = [
     Fault(
         "a budget lets one too many through",
         "_line.py",
-        "if left <= 0 and (code is None",
-        "if left < 0 and (code is None",
+        "if left <= 0 and counts:",
+        "if left < 0 and counts:",
     ),
     Fault(
         "recovering counts as recovered",
