@@ -50,14 +50,16 @@ def charge(
         )
         mark = spending.new_mark
         if mark > now:
-            gap = max(budget.new_gap, pace.new_gap)
-            mark = windows.trusted(mark, now, gap, pace.new_burst, reach)
+            slowest = pace.new_gap / policy.at_risk.pace
+            mark = windows.trusted(mark, now, budget.new_gap, pace.new_burst, reach, slowest)
         spending.new_mark = max(mark, grant.send_at) + budget.new_gap
     if message:
         mark = spending.message_mark
         if mark > now:
-            gap = max(budget.message_gap, pace.message_gap)
-            mark = windows.trusted(mark, now, gap, pace.message_burst, reach)
+            slowest = pace.message_gap / policy.at_risk.pace
+            mark = windows.trusted(
+                mark, now, budget.message_gap, pace.message_burst, reach, slowest
+            )
         spending.message_mark = max(mark, now) + budget.message_gap
         windows.add_message(spending, grant.send_at, now)
     if grant.send_at > now:

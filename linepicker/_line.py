@@ -198,7 +198,8 @@ def message_slot(spending: Spending, budget: Budget, policy: Policy, now: float)
         return now
     pace, gap = policy.pace, budget.message_gap
     reach = max(pace.max_delay, spending.reach)
-    mark = windows.trusted(mark, now, max(gap, pace.message_gap), pace.message_burst, reach)
+    slowest = pace.message_gap / policy.at_risk.pace
+    mark = windows.trusted(mark, now, gap, pace.message_burst, reach, slowest)
     return windows.slot(mark, now, gap, budget.message_burst)
 
 
@@ -209,7 +210,8 @@ def new_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> 
         return now
     pace, gap = policy.pace, budget.new_gap
     reach = max(pace.max_delay, spending.reach)
-    mark = windows.trusted(mark, now, max(gap, pace.new_gap), pace.new_burst, reach)
+    slowest = pace.new_gap / policy.at_risk.pace
+    mark = windows.trusted(mark, now, gap, pace.new_burst, reach, slowest)
     return windows.slot(mark, now, gap, budget.new_burst)
 
 

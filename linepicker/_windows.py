@@ -161,6 +161,7 @@ def slot(mark: float, now: float, gap: float, burst: int) -> float:
     return max(now, mark - gap * (burst - 1)) if gap else now
 
 
-def trusted(mark: float, now: float, gap: float, burst: int, reach: float) -> float:
-    """The mark, unless it is further ahead than one burst plus *reach*: then it comes from a clock that stepped back."""
-    return min(mark, now + gap * burst) if mark > now + gap * burst + reach else mark
+def trusted(mark: float, now: float, gap: float, burst: int, reach: float, slowest: float) -> float:
+    """The mark, unless it is further ahead than one burst at the *slowest* gap plus *reach*: then it comes from a clock
+    that stepped back, and is set to one burst ahead."""
+    return min(mark, now + gap * burst) if mark > now + slowest * burst + reach else mark
