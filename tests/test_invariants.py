@@ -717,6 +717,59 @@ def test_invariant_05_budgets_hold_in_every_window_and_charges_are_conserved(sto
                     assert sum(end - window < at <= end for at in times[line]) <= limit
 
 
+TALK = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(0, 3), st.sampled_from([0.0, 40.0])),
+        st.tuples(st.just("release"), st.integers(0, 5)),
+        st.tuples(st.just("reply"), st.integers(0, 3)),
+        st.tuples(st.just("wait"), st.sampled_from([1.0, 20.0, 59.0, 301.0, 20_000.0, 80_000.0])),
+    ),
+    max_size=60,
+)
+
+
+@SOME
+@given(TALK, st.sampled_from([0.0, 137.0, 299.0]))
+def test_invariant_05_messages_of_the_day_and_of_a_pair_s_minute_hold_too(story, offset):
+    """Never more than the limit, and a message is refused at most five minutes longer than it must be."""
+    clock, line = ManualClock(NOW + offset), number(0)
+    rules = policy(
+        limits={"messages_per_day": 10, "pair_per_minute": 3},
+        pace={"message_gap": 5, "message_burst": 2},
+    )
+    router = Router(Account(Line(line)), policy=rules, clock=clock)
+    sent: list[tuple[float, str, Reservation]] = []
+    replies: list[float] = []
+    for verb, *arguments in story:
+        now = clock.now()
+        if verb == "wait":
+            clock.advance(arguments[0])
+        elif verb == "reply":
+            router.report(Replied(line, to=person(arguments[0]), at=now))
+            replies.append(now)
+        elif verb == "release" and arguments[0] < len(sent) and now - sent[arguments[0]][0] < 50:
+            sent.pop(arguments[0])[2].release()
+        elif verb == "send":
+            to = person(arguments[0])
+            try:
+                made = router.reserve(to, max_delay=arguments[1])
+            except (NotNow, NoLine) as refusal:
+                reason = refusal.decision.reason
+            else:
+                reason = None
+            if reason is not None:
+                within = sum(at > now - DAY - 300 for at in (*replies, *(at for at, *_ in sent)))
+                mine = sum(at > now - MINUTE and who == to for at, who, _ in sent)
+                assert {"messages": within >= 10, "pair": mine >= 3, "pace": True}[reason]
+                continue
+            sent.append((made.send_at, to, made))
+            for end, who, _ in sent:
+                day = [at for at, _, _ in sent if end - DAY < at <= end]
+                minute = [at for at, other, _ in sent if other == who and end - MINUTE < at <= end]
+                assert len(day) <= 10
+                assert len(minute) <= 3
+
+
 BUSY = st.lists(
     st.one_of(
         st.tuples(st.just("new"), st.sampled_from([0.0, 30.0, 300.0])),
@@ -1262,7 +1315,10 @@ def test_invariant_29_restarts_and_backends_make_no_difference(tmp_path_factory,
             handle = open_store(f"sqlite:///{folder}/x.db?synchronous=normal")
             sqlite.store = handle
             sqlite.routers = [sqlite.router(), sqlite.router()]
-            sqlite.routers[0].lines()
+            for router in sqlite.routers:
+                router.lines()
+            for router in memory.routers:
+                router.refresh()  # a process that starts reads the list
             for charge in sqlite.charges:
                 charge.made._router = sqlite.routers[0]
     assert sqlite.trace == memory.trace

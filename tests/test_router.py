@@ -267,6 +267,22 @@ def test_a_preview_raises_no_refusal(world):
         )
 
 
+def test_what_a_preview_saw_is_not_forgotten(world, router):
+    """CRITICAL seen by a preview's poll and HEALTHY by the next one's: the line is not back until that is confirmed."""
+    router.lines()
+    router.pause(B)
+    world.account.calls(A, X)
+    world.clock.advance(TTL + 1)
+    assert router.preview(ANN).outcome == "no_line"
+    world.account.calls(A, H)
+    world.clock.advance(TTL + 1)
+    assert router.preview(ANN).outcome == "no_line"
+    assert refusal(NoLine, router).reason
+    assert view(world.router(loose()), A).standing in {"critical", "recovering"}
+    world.polls(router, 3 * MINUTE)
+    assert router.reserve(ANN).number == A
+
+
 def test_a_preview_before_any_health_was_seen_is_stale(world):
     """With a provider that never answered, preview says so and raises nothing."""
     world.account.error = SourceError("down")
@@ -1483,11 +1499,44 @@ def test_an_opt_out_blocks_in_every_pool_and_on_every_line(world):
 def test_opting_in_ends_it(world, router):
     """A later OptedIn unblocks; an earlier one does not."""
     world.report(router, OptedOut, ANN)
-    router.report(OptedIn(ANN, at=NOW - 1))
+    assert not router.report(OptedIn(ANN, at=NOW - 1))
     refusal(Blocked, router)
     world.clock.advance(1)
     assert world.report(router, OptedIn, ANN)
     assert router.reserve(ANN).kind == "new"
+
+
+def test_moments_in_the_future_count_as_now(world, router):
+    """A report from a fast clock holds no longer than one of now: what comes later ends it."""
+    router.report(OptedOut(ANN, at=NOW + 1e6))
+    refusal(Blocked, router)
+    router.lines()
+    router.report(LineChanged(A, at=NOW + 1e6, reputation="AT_RISK"))
+    assert any("AT_RISK" in reason for reason in view(router, A).reasons)
+    world.polls(router, 10 * MINUTE)
+    assert not view(router, A).reasons
+    assert world.report(router, OptedIn, ANN)
+    assert router.reserve(ANN).kind == "new"
+
+
+def test_a_report_that_is_repeated_later_changes_nothing(world, router):
+    """The same word for the same moment is a duplicate, whenever it arrives."""
+    router.lines()
+    report = LineChanged(A, at=NOW, reputation="CRITICAL")
+    assert router.report(report)
+    world.polls(router, 3 * MINUTE)
+    before = world.everything()
+    assert not router.report(report)
+    assert world.everything() == before
+
+
+def test_a_stop_is_heard_before_any_list_was_read(world, router):
+    """Even by a process that has never seen a line, in a store that knows none."""
+    world.account.error = SourceError("down")
+    assert world.report(router, Replied, A, to=ANN, text="STOP")
+    world.account.error = None
+    world.clock.advance(TTL)
+    refusal(Blocked, router)
 
 
 def test_of_an_opt_out_and_an_opt_in_at_one_moment_the_opt_out_holds(world, router):
@@ -2607,6 +2656,36 @@ def test_wrong_arguments_are_value_errors(router, arguments):
     ):
         with pytest.raises(ValueError):
             verb()
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, "yesterday"])
+def test_an_assignment_s_moment_must_be_one(world, router, wrong):
+    """Nothing is written that could not be read again."""
+    router.lines()
+    before = world.everything()
+    with pytest.raises((ValueError, TypeError)):
+        router.assign(ANN, A, since=wrong)
+    with pytest.raises((ValueError, TypeError)):
+        router.assign_many([(ANN, A, wrong)])
+    assert world.everything() == before
+    assert router.reserve(ANN).kind == "new"
+
+
+@pytest.mark.parametrize("wrong", [math.nan, "tomorrow"])
+def test_how_far_to_look_ahead_must_be_a_number(router, wrong):
+    """For capacity and for plans."""
+    with pytest.raises((ValueError, TypeError)):
+        router.capacity(horizon=wrong)
+    with pytest.raises((ValueError, TypeError)):
+        router.plan([ANN], deadline=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, {}, "x"])
+def test_reload_takes_a_policy_or_leaves_all_as_it_is(router, wrong):
+    """Anything else is refused, and the router goes on."""
+    with pytest.raises((ValueError, TypeError)):
+        router.reload(wrong)
+    assert router.reserve(ANN).kind == "new"
 
 
 # Stores
