@@ -227,7 +227,7 @@ class Desk:
                 back = isinstance(report, OptedIn)
                 who = self.who(report.to)
                 return upkeep.report_person(self.fleet, who, now, at=report.at, back=back)
-            case Replied():
+            case Replied() if report.to is not None:
                 return upkeep.report_reply(
                     self.fleet,
                     self.who(report.to),

@@ -15,7 +15,7 @@ from linepicker._asks import (
     Read,
     Who,
 )
-from linepicker._observations import DRIFT
+from linepicker._observations import DRIFT, UNKNOWN
 from linepicker._polls import open_store, ready
 from linepicker._record import EPOCH, Contact, Spending, Standing
 from linepicker._small import Block
@@ -90,9 +90,10 @@ def _reported(
         return attrs.evolve(standing, released=now)
     polls = tuple(p for p in polls if p <= now)
     after = standing
-    if report.reputation is not None:
+    said = UNKNOWN if report.unrecognised is not None else report.reputation
+    if said is not None:
         seen = standing.reputation.not_after(now).add_report(
-            str(report.reputation), at, now, polls=polls, span=span
+            str(said), at, now, polls=polls, span=span
         )
         after = attrs.evolve(after, reputation=seen or standing.reputation)
     if report.status is not None:

@@ -116,6 +116,11 @@ def _optional_number(instance: object, attribute: attrs.Attribute[Any], value: s
         _number(instance, attribute, value)
 
 
+def _whose(to: object, chat_id: str | None) -> None:
+    if to is None and chat_id is None:
+        raise ValueError("to must be a recipient, or chat_id must say whose conversation it is")
+
+
 def _weight(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
     if not (0.0 < value < math.inf):
         raise ValueError(
@@ -205,11 +210,15 @@ class _Report:
 
 @attrs.frozen
 class LineChanged(_Report):
-    """The provider changed a line's reputation, its service status, or both. None: nothing said of it."""
+    """The provider changed a line's reputation, its service status, or both. None: nothing said of it.
+
+    `unrecognised` is a reputation this library has no word for, as in `Line`.
+    """
 
     number: str = attrs.field(validator=_number, kw_only=False)
     reputation: Reputation | None = attrs.field(default=None, converter=_optional_reputation)
     status: ServiceStatus | None = attrs.field(default=None, converter=_status)
+    unrecognised: str | None = None
 
 
 @attrs.frozen
@@ -226,8 +235,19 @@ class LineReleased(_Report):
     number: str = attrs.field(validator=_number, kw_only=False)
 
 
+@attrs.frozen(kw_only=True)
+class _OfChat(_Report):
+    """Reports of one conversation may name it, and bring the provider's view of it, which may be older than they are."""
+
+    chat_id: str | None = None
+    chat_health: ChatHealth | None = attrs.field(
+        default=None, converter=attrs.converters.optional(ChatHealth)
+    )
+    chat_health_at: float | None = attrs.field(default=None, validator=_finite)
+
+
 @attrs.frozen
-class _Receipt(_Report):
+class _Receipt(_OfChat):
     number: str | None = attrs.field(default=None, validator=_optional_number)
     to: str | Iterable[str] | None = attrs.field(default=None, repr=_masked)
     message_id: str | None = None
@@ -245,18 +265,28 @@ class MessageRead(_Receipt):
 
 @attrs.frozen
 class Failed(_Receipt):
-    """A message could not be delivered after the provider had accepted it; `code` is the provider's."""
+    """A message could not be delivered after the provider had accepted it; `code` is the provider's.
+
+    `recipient_fault`: the code blames the recipient (a landline, say), so the line's record is not touched.
+    """
 
     code: int | None = None
+    recipient_fault: bool = False
 
 
 @attrs.frozen
-class Replied(_Report):
-    """A person wrote to the line `number`; `to` is that person (or group), `text` what they wrote, if known."""
+class Replied(_OfChat):
+    """A person wrote to the line `number`; `to` is that person (or group), `text` what they wrote, if known.
+
+    `to` may be None where only the conversation is known: `chat_id` then tells who, if this deployment sent into it.
+    """
 
     number: str = attrs.field(validator=_number, kw_only=False)
-    to: str | Iterable[str] = attrs.field(kw_only=False, repr=_masked)
+    to: str | Iterable[str] | None = attrs.field(kw_only=False, repr=_masked)
     text: str | None = attrs.field(default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        _whose(self.to, self.chat_id)
 
 
 @attrs.frozen
@@ -275,11 +305,15 @@ class OptedIn(_Report):
 
 @attrs.frozen
 class ChatHealthChanged(_Report):
-    """The provider changed its view of one conversation."""
+    """The provider changed its view of one conversation, on the line `number`. `to` may be None where `chat_id` says whose."""
 
-    to: str | Iterable[str] = attrs.field(kw_only=False, repr=_masked)
+    to: str | Iterable[str] | None = attrs.field(kw_only=False, repr=_masked)
     health: ChatHealth = attrs.field(converter=ChatHealth, kw_only=False)
     number: str | None = attrs.field(default=None, validator=_optional_number)
+    chat_id: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _whose(self.to, self.chat_id)
 
 
 Report: TypeAlias = (
