@@ -12,7 +12,7 @@ FILES = sorted(path.relative_to(LIBRARY).as_posix() for path in LIBRARY.rglob("*
 # Imports go one way: a module may import its own tier and those before it. A private module that is named nowhere
 # belongs to the flow.
 GROUND = {"errors", "model", "recipients"}
-RECORD = {"_bytes", "_observations", "_record", "_small", "_windows"}
+RECORD = {"_bytes", "_contact", "_observations", "_record", "_small", "_tally", "_windows"}
 CORE = {"_charge", "_core", "_line", "_ranking"}
 FLOW = "the flow"
 ROUTER = {"_desk", "_hosttime", "_promise", "arouter", "router"}
