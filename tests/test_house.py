@@ -47,8 +47,11 @@ HOMES = {
     "psycopg": ("stores/postgres.py",),
     "redis": ("stores/redis.py",),
     "sqlite3": ("stores/sqlite.py", "stores/_file.py"),  # the second opens the first one's file
+    "standardwebhooks": ("webhooks.py",),
+    "starlette": ("webhooks.py", "web/"),
     "tenacity": ("providers/linq/",),
     "typer": ("cli/",),
+    "uvicorn": ("cli/",),
 }
 
 NAMELESS = {"common", "helper", "helpers", "manager", "managers", "util", "utils"}

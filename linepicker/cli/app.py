@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from linepicker.cli import show, words
+from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.takeover import known, take_over
 from linepicker.model import LineView
@@ -275,6 +276,9 @@ def resume(
         _view(router, number)
         router.resume(number)
         _show_line(settings, _view(router, number))
+
+
+app.command()(webhooks)
 
 
 @app.command()
