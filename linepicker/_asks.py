@@ -11,9 +11,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
+from linepicker._contact import Contact
 from linepicker._core import candidate
 from linepicker._line import Rank
-from linepicker._record import Contact
 from linepicker._small import Block
 from linepicker.fleet import decode
 from linepicker.model import Candidate, Decision, Kind, Line, Outcome, To, Verdict
@@ -132,11 +132,12 @@ class Who:
     contact: Contact | None = None
     block_version: int = 0
     block: Block | None = None
-    same: Write | None = None
+    same: Write | None = attrs.field(init=False)
     """The demand that the block has not moved."""
 
     def __attrs_post_init__(self) -> None:
-        self.blocked(0, None)
+        key = self.block_key
+        self.same = None if key is None else Write(key, 0, SAME)
 
     @property
     def masked(self) -> str:

@@ -7,9 +7,10 @@ from array import array
 import attrs
 
 from linepicker import _windows as windows
+from linepicker._contact import Contact
 from linepicker._core import Grant
 from linepicker._line import LineState
-from linepicker._record import Contact, Spending
+from linepicker._record import Spending
 from linepicker._windows import DAY
 from linepicker.model import Kind
 from linepicker.policy import Policy
@@ -30,44 +31,48 @@ def charge(
     A new conversation takes its slot of the line's pace; its message is counted in the pace of messages as if it left now, or
     one that opens later would keep known recipients waiting until then.
     """
-    spending, budget, pace = state.spending.copy(), grant.budget, policy.pace
-    reach, limits = max(pace.max_delay, spending.reach), state.limits
+    was, budget, pace = state.spending, grant.budget, policy.pace
+    reach, limits, send_at = max(pace.max_delay, was.reach), state.limits, grant.send_at
+    spending = was.copy()
     if grant.kind != "known":
-        if budget.day_number != spending.day:
-            spending.day, spending.day_start = budget.day_number, grant.send_at
+        if budget.day_number != was.day:
+            spending.day, spending.day_start = budget.day_number, send_at
             ramp_for = state.conclusion.ramp_for
-            if ramp_for and spending.ramp_for != ramp_for:
+            if ramp_for and was.ramp_for != ramp_for:
                 spending.ramp_for, spending.ramp_day = ramp_for, spending.day
         windows.add_charge(
             spending,
-            grant.send_at,
+            send_at,
             now,
             ident=ident,
             moved=grant.kind == "moved",
-            keep=windows.charges_kept(
-                limits.new_per_day, limits.new_per_hour, limits.moves_per_day
+            keep=max(
+                windows.CHARGES_KEPT,
+                limits.new_per_day or 0,
+                limits.new_per_hour or 0,
+                limits.moves_per_day or 0,
             ),
         )
-        mark = spending.new_mark
+        mark = was.new_mark
         if mark > now:
             slowest = pace.new_gap / policy.at_risk.pace
             mark = windows.trusted(mark, now, budget.new_gap, pace.new_burst, reach, slowest)
-        spending.new_mark = max(mark, grant.send_at) + budget.new_gap
+        spending.new_mark = max(mark, send_at) + budget.new_gap
     if message:
-        mark = spending.message_mark
+        mark = was.message_mark
         if mark > now:
             slowest = pace.message_gap / policy.at_risk.pace
             mark = windows.trusted(
                 mark, now, budget.message_gap, pace.message_burst, reach, slowest
             )
-        spending.message_mark = max(mark, now) + budget.message_gap
-        windows.add_message(spending, grant.send_at, now)
-    if grant.send_at > now:
-        spending.reach = max(max_delay, spending.reach)
-    elif spending.reach and max(spending.new_mark, spending.message_mark) <= now:
+        spending.message_mark = (max(now, mark)) + budget.message_gap
+        windows.add_message(spending, send_at, now)
+        if state.standing.probation:
+            spending.probe, spending.probe_at = ident, send_at
+    if send_at > now:
+        spending.reach = max(max_delay, was.reach)
+    elif was.reach and max(spending.new_mark, spending.message_mark) <= now:
         spending.reach = 0.0
-    if message and state.standing.probation:
-        spending.probe, spending.probe_at = ident, grant.send_at
     return spending
 
 

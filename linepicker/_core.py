@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import attrs
 
 from linepicker import _windows as windows
+from linepicker._contact import PAIR, Contact
 from linepicker._line import (
     BUDGETS,
     NEVER,
@@ -25,7 +26,6 @@ from linepicker._line import (
     message_slot,
 )
 from linepicker._ranking import Ranking, Trie
-from linepicker._record import PAIR, Contact
 from linepicker._small import Block
 from linepicker._windows import DAY
 from linepicker.model import Candidate, Kind, Line
@@ -129,6 +129,8 @@ def _known(
     if number in request.exclude or request.line not in (None, number):
         return Refusal("held", "excluded", None, number, "known")
     state = fleet.state(number)
+    if state is not None and state.clear:
+        return _message(request, fleet, state, contact, now)
     code, ends = ("not_in_fleet", NEVER) if state is None else exclusion(state, now)
     if state is not None and code is None:
         return _message(request, fleet, state, contact, now)
@@ -234,7 +236,10 @@ def _new(
             continue
         rank = fleet.rank(found[0])
         send_at = max(rank.slot, now)
-        ranks = [(number, fleet.rank(number), _affinity(who, fleet, number)) for number in found]
+        ranks = [
+            (number, fleet.rank(number), _affinity(who, fleet, number) if who.area else 1.0)
+            for number in found
+        ]
         kind: Kind = "new" if leaving is None else "moved"
         return Grant(found[0], kind, send_at, rank.budget, ranks, leaving)
     return _nobody(request, who, fleet, now, leaving)

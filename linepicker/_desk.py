@@ -6,12 +6,12 @@ import inspect
 import logging
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 from zlib import crc32
 
 import attrs
-from cachetools import LRUCache
 
 from linepicker import _record as records
 from linepicker import _upkeep as upkeep
@@ -87,7 +87,7 @@ class Desk:
         self._classify: Callable[[object], object] | None = getattr(source, "classify", None)
         self._seed = 0 if seed is None else crc32(repr(seed).encode())
         self._contacts = records.contact_key(pool, "")
-        self._people: LRUCache[object, Who] = LRUCache(PEOPLE_KEPT)
+        self._people: OrderedDict[object, Who] = OrderedDict()  # the latest met last
         self.takes_limits = self.static is None and _takes_limits(source)
 
     def new_fleet(self) -> Fleet:
@@ -112,8 +112,9 @@ class Desk:
         if not isinstance(to, str):
             recipient = parse(to, default_region=self.policy.default_region)
             name = recipient.to
-        kept: Who | None = self._people.get(name)
+        kept = self._people.get(name)
         if kept is not None:
+            self._people.move_to_end(name)
             return kept
         if isinstance(to, str):
             recipient = parse(to, default_region=self.policy.default_region)
@@ -129,6 +130,8 @@ class Desk:
             area,
         )
         self._people[name] = who
+        if len(self._people) > PEOPLE_KEPT:
+            self._people.popitem(last=False)
         return who
 
     def request(

@@ -22,10 +22,11 @@ from linepicker._asks import (
     ident_of,
 )
 from linepicker._charge import charge
+from linepicker._contact import HISTORY_KEPT, PAIR_KEPT, Contact
 from linepicker._core import Grant, Refusal, Request, decide, look_at_all
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
-from linepicker._record import EPOCH, HISTORY_KEPT, PAIR_KEPT, Contact, Spending
+from linepicker._record import EPOCH, Spending
 from linepicker._settle import undo
 from linepicker._small import Ticket, encode_small
 from linepicker._update import absorb, busy
@@ -111,7 +112,7 @@ def reserve(
                 return made
             raise
         if answer.applied:
-            fleet.spent(made.number, answer.records[writes[0].key].version, spending)
+            fleet.spent(made.number, answer.records[writes[0].key].version, spending, mine=True)
             who.met(answer.records[who.contact_key].version, contact)
             return made
         absorb(fleet, answer, who)
@@ -239,10 +240,14 @@ def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int, ke
         return Contact(
             grant.number,
             now,
-            opened=ident,
-            made=1,
-            times=array("d", (grant.send_at,)),
-            ids=array("I", (ident,)),
+            (),
+            {},
+            ident,
+            1,
+            0.0,
+            array("d", (grant.send_at,)),
+            array("I", (ident,)),
+            1,
         )
     if grant.kind == "moved":
         contact = moved(contact, grant, now, opened=ident)

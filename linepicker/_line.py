@@ -60,7 +60,8 @@ class LineState:
     """A line of the fleet with the records held of it, their versions, and what was last worked out from them.
 
     `same` demands that the standing has not moved. `clear`: nothing but budgets and pace can keep a message off. `budget`
-    holds while both records do and until `budget_until`, for one value of `budget_slow`.
+    holds while both records do and until `budget_until`, for one value of `budget_slow`. `on_time`: the spending was looked
+    through for moments that only a clock that stepped back can explain.
     """
 
     line: Line
@@ -78,6 +79,7 @@ class LineState:
     budget: Budget | None = None
     budget_until: float = 0.0
     budget_slow: bool = False
+    on_time: bool = False
 
 
 @attrs.define
@@ -217,9 +219,12 @@ def new_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> 
 
 def catch_up(state: LineState, policy: Policy, now: float) -> None:
     """Put right what a clock that stepped back left in the line's spending."""
+    if state.on_time:
+        return
     spending = windows.on_time(state.spending, now, policy.pace.max_delay)
     if spending is not state.spending:
         state.spending, state.budget = spending, None
+    state.on_time = True
 
 
 def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:

@@ -1,7 +1,7 @@
-"""What is remembered of a line and of a recipient, and its bytes.
+"""What is remembered of a line, its bytes, and the keys of all records.
 
-A line's *standing* is what was observed and decided of it, its *spending* what left on it. A recipient's *contact* is its
-line and its recent pace, its *block* whether it wants messages. Records are never changed, only replaced.
+A line's *standing* is what was observed and decided of it, its *spending* what left on it. Records are never changed, only
+replaced.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -27,14 +26,6 @@ from linepicker._bytes import (
     swapped,
 )
 from linepicker._observations import Observations
-
-PAIR: Final = 60.0
-"""Linq counts the messages of a sender-recipient pair per 60 s (Rate Limits)."""
-PAIR_KEPT: Final = 32
-"""How many messages of the last minute a contact remembers where no limit asks for more: one may be given back."""
-
-HISTORY_KEPT: Final = 10
-"""How many earlier lines of a recipient are remembered."""
 
 EPOCH: Final = "epoch"
 
@@ -270,112 +261,3 @@ class Spending:
             self.format,
             self.rest,
         )
-
-
-_CONTACT: Final = struct.Struct("<BIIddIBI")
-
-
-@attrs.define
-class Contact:
-    """A recipient's line, and the pace of this pair. Packed; JSON only for what seldom is there.
-
-    `opened` is 32 bits of the reservation that made the assignment (or the last move), 0 if none did; `made` how many
-    reservations were made since, that one included. `times` and `ids`: the last minute's messages. `wait_until`: when a rate
-    limit ends. `history`: (line, since) of the lines before. `chats`: the provider's chat per line.
-    """
-
-    number: str
-    since: float
-    history: tuple[tuple[str, float], ...] = ()
-    chats: Mapping[str, str] = attrs.field(factory=dict)
-    opened: int = 0
-    made: int = 0
-    wait_until: float = 0.0
-    times: array[float] = attrs.field(factory=_no_times)
-    ids: array[int] = attrs.field(factory=_no_numbers)
-    rest: Mapping[str, Any] = attrs.field(factory=dict)
-    format: int = FORMAT
-    tail: bytes = b""
-
-    def encode(self) -> bytes:
-        """Its bytes."""
-        number, seldom = self.number.encode(), b""
-        if self.history or self.chats or self.rest:
-            seldom = dump({**self.rest, "history": self.history, "chats": self.chats})
-        numbers = _CONTACT.pack(
-            self.format,
-            self.opened,
-            self.made,
-            self.since,
-            self.wait_until,
-            len(self.times),
-            len(number),
-            len(seldom),
-        )
-        times, ids = self.times, self.ids
-        lists = times.tobytes() + ids.tobytes() if LITTLE else swapped(times) + swapped(ids)
-        return numbers + lists + number + seldom + self.tail
-
-    @classmethod
-    def decode(cls, raw: bytes) -> Contact:
-        """From its bytes. Raises StoreError for what is damaged or too new."""
-        format_number = format_of(raw, "contact")
-        try:
-            reader = Reader(raw)
-            _, opened, made, since, wait_until, count, size, more = reader.unpack(_CONTACT)
-            times, ids = reader.array("d", count), reader.array("I", count)
-            number = reader.take(size).decode("ascii")
-            value = load(reader.take(more)) if more else {"history": (), "chats": {}}
-            if not all(map(math.isfinite, (since, wait_until, *times))):
-                raise ValueError("impossible numbers")
-            return cls(
-                number,
-                since,
-                tuple((str(line), float(at)) for line, at in value.pop("history")),
-                {str(line): str(chat) for line, chat in value.pop("chats").items()},
-                opened,
-                made,
-                wait_until,
-                times,
-                ids,
-                value,
-                format_number,
-                reader.rest(),
-            )
-        except BROKEN as error:
-            raise damaged("contact", error) from error
-
-    def messaged(self, at: float, now: float, ident: int, keep: int) -> Contact:
-        """With one more reservation, whose message leaves at *at*; the latest *keep* of the last minute are remembered."""
-        times, ids = self.times, self.ids
-        if not times or times[-1] <= now - PAIR:
-            times, ids = array("d", (at,)), array("I", (ident,))
-        else:
-            start = max(bisect_right(times, now - PAIR), len(times) + 1 - keep)
-            times, ids = times[start:], ids[start:]
-            place = bisect_right(times, at)
-            times.insert(place, at)
-            ids.insert(place, ident)
-        return Contact(
-            self.number,
-            self.since,
-            self.history,
-            self.chats,
-            self.opened,
-            self.made + 1,
-            self.wait_until,
-            times,
-            ids,
-            self.rest,
-            self.format,
-            self.tail,
-        )
-
-    def unmessaged(self, ident: int) -> Contact | None:
-        """Without that reservation's message; None: it is not there (any more)."""
-        if ident not in self.ids:
-            return None
-        place = self.ids.index(ident)
-        times, ids = self.times[:], self.ids[:]
-        del times[place], ids[place]
-        return attrs.evolve(self, times=times, ids=ids)

@@ -10,7 +10,7 @@ import attrs
 from linepicker import _record as records
 from linepicker._asks import Flow, Made
 from linepicker._charge import give_back
-from linepicker._record import HISTORY_KEPT, Contact
+from linepicker._contact import HISTORY_KEPT, Contact
 from linepicker._small import Block, Ticket
 from linepicker._update import update
 from linepicker._windows import DAY

@@ -15,9 +15,10 @@ from linepicker._asks import (
     Read,
     Who,
 )
+from linepicker._contact import Contact
 from linepicker._observations import DRIFT, UNKNOWN
 from linepicker._polls import open_store, ready
-from linepicker._record import EPOCH, Contact, Spending, Standing
+from linepicker._record import EPOCH, Spending, Standing
 from linepicker._small import Block
 from linepicker._update import absorb, update
 from linepicker.errors import SourceError

@@ -11,9 +11,9 @@ import attrs
 from linepicker import _windows as windows
 from linepicker._asks import Who
 from linepicker._charge import charge
+from linepicker._contact import Contact
 from linepicker._core import Grant, Request, decide
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
-from linepicker._record import Contact
 from linepicker._windows import DAY
 from linepicker.fleet import Fleet
 from linepicker.model import Assignment, Capacity, LineView, Plan, To

@@ -22,11 +22,6 @@ CHARGES_KEPT: Final = 1000
 """How many new conversations of the rolling day a line remembers where no limit asks for more."""
 
 
-def charges_kept(*limits: int | None) -> int:
-    """How many new conversations must be remembered for these limits."""
-    return max(CHARGES_KEPT, *(limit or 0 for limit in limits))
-
-
 def first_within(times: array[float], now: float, window: float) -> int:
     """Where those of the sorted *times* begin that a window of that length still holds at *now*.
 
@@ -106,13 +101,17 @@ def add_charge(
     if times and times[0] + DAY <= now:
         start = max(start, first_within(times, now, DAY))
     times, ids, flags = times[start:], ids[start:], flags[start:]
-    place = len(times)
-    if times and times[-1] > at:
+    flag = b"\1" if moved else b"\0"
+    if not times or times[-1] <= at:  # nearly always
+        times.append(at)
+        ids.append(ident)
+        flags += flag
+    else:
         place = bisect_right(times, at)
-    times.insert(place, at)
-    ids.insert(place, ident)
-    spending.moved = flags[:place] + (b"\1" if moved else b"\0") + flags[place:]
-    spending.times, spending.ids = times, ids
+        times.insert(place, at)
+        ids.insert(place, ident)
+        flags = flags[:place] + flag + flags[place:]
+    spending.times, spending.ids, spending.moved = times, ids, flags
 
 
 def remove_charge(spending: Spending, ident: int) -> float | None:

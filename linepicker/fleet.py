@@ -14,10 +14,11 @@ from typing import Any, Final, Literal, Protocol
 import attrs
 
 from linepicker import _record as records
+from linepicker._contact import Contact
 from linepicker._line import LineState, Rank, assess, conclude, is_clear
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
-from linepicker._record import Contact, Spending, Standing
+from linepicker._record import Spending, Standing
 from linepicker._small import FleetRecord, decode_block, decode_fleet, decode_ticket
 from linepicker.errors import SourceError
 from linepicker.model import Line, ServiceStatus
@@ -330,11 +331,13 @@ class Fleet:
                 found[state.spending_key] = state.spending_version
         return found
 
-    def spent(self, number: str, version: int, spending: Spending) -> None:
-        """A line's spending, as it was written; nothing, if a later one is held."""
+    def spent(self, number: str, version: int, spending: Spending, *, mine: bool = False) -> None:
+        """A line's spending, as it was written; nothing, if a later one is held. *mine*: this fleet's, with a charge more."""
         state = self._states.get(number)
         if state is None or 0 < version < state.spending_version:
             return
+        if not mine:
+            state.on_time = False
         if spending.day_start != state.spending.day_start or spending.day != state.spending.day:
             state.budget = None
         state.spending, state.spending_version = spending, version
@@ -394,7 +397,7 @@ class Fleet:
 
     def _rank_all(self) -> None:
         for state in self._states.values():
-            state.budget = None
+            state.budget, state.on_time = None, False
         self._ranking, self._ranks = self._empty_ranking(), {}
         self._dirty = set(self._states)
 

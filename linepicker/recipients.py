@@ -44,12 +44,11 @@ class Recipient:
     """
 
     handles: tuple[str, ...]
-    key: str = attrs.field(init=False, eq=False)
-    """Names the set in stores: the handle itself; for a group all of them, joined by the comma that no handle has."""
 
-    @key.default
-    def _join(self) -> str:
-        return ",".join(self.handles)
+    @property
+    def key(self) -> str:
+        """Names the set in stores: the handle itself; for a group all of them, joined by the comma that no handle has."""
+        return self.handles[0] if len(self.handles) == 1 else ",".join(self.handles)
 
     @property
     def to(self) -> To:

@@ -42,7 +42,7 @@ WORLD = {
 HOMES = {
     "cachetools": ("_desk.py", "providers/"),
     "dataclasses": (),
-    "httpx": ("providers/linq/",),
+    "httpx": ("providers/linq/", "testing/"),
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py",),
     "redis": ("stores/redis.py",),

@@ -82,9 +82,9 @@ FAULTS = [
     ),
     Fault(
         "a contact remembers only its last message",
-        "_record.py",
-        "times, ids = times[start:], ids[start:]\n            place = bisect_right(times, at)",
-        "times, ids = times[-1:], ids[-1:]\n            place = bisect_right(times, at)",
+        "_contact.py",
+        "times, ids = times[start:], ids[start:]\n            place = len(times)",
+        "times, ids = times[-1:], ids[-1:]\n            place = len(times)",
     ),
     Fault(
         "the trie prefers the worse",
@@ -101,8 +101,8 @@ FAULTS = [
     Fault(
         "pace is not advanced",
         "_charge.py",
-        "spending.new_mark = max(mark, grant.send_at) + budget.new_gap",
-        "spending.new_mark = max(mark, grant.send_at)",
+        "spending.new_mark = max(mark, send_at) + budget.new_gap",
+        "spending.new_mark = max(mark, send_at)",
     ),
     Fault(
         "a move is not charged",

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from linepicker import StoreError
 from linepicker import _small as small
 from linepicker._bytes import FORMAT, NEWEST_READABLE
+from linepicker._contact import Contact
 from linepicker._observations import Observations
-from linepicker._record import Contact, Spending, Standing
+from linepicker._record import Spending, Standing
 from linepicker._small import Block, FleetRecord, Ticket
 
 moments = st.floats(-1e12, 1e12, allow_nan=False)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from linepicker._record import Contact, contact_key
+from linepicker._contact import Contact
+from linepicker._record import contact_key
 from linepicker.cli.settings import CommandError
 from linepicker.model import Assignment
 from linepicker.providers.linq import import_chats

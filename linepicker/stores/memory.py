@@ -18,6 +18,8 @@ from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Answer, Record, Write
 
 __all__ = ["AsyncMemoryStore", "MemoryStore"]
 
+_tuple: Final = tuple.__new__
+"""Makes a named tuple of values that are known to be right, at a third of the cost."""
 _NOBODY: Final = 0
 _CLOSED: Final = -1
 
@@ -74,7 +76,7 @@ class MemoryStore:
                     gone.append(key)
                     continue
                 counter += 1
-                changes[key] = Record(counter, value)
+                changes[key] = _tuple(Record, (counter, value))
                 if expires_at is not None:
                     expiring.append((expires_at, key))
             self._version = counter
@@ -83,7 +85,7 @@ class MemoryStore:
                 records.pop(key, None)
             if expiring or self._expires:
                 self._schedule(changes, expiring)
-            return Answer(True, None, changes)
+            return _tuple(Answer, (True, None, changes))
 
     def scan(self, prefix: str) -> Iterator[tuple[str, Record]]:
         """As `Store.scan`: the records as they are now."""
