@@ -474,7 +474,7 @@ ERRORS: dict[str, tuple[Callable[[FakeLinq], object], Callable[[Client], object]
         409,
         2009,
     ),
-    "unknown endpoint": (nothing, lambda c: c.webhook_events.list(), 404, 1003),
+    "unknown endpoint": (nothing, lambda c: c.experiences.list(), 404, 1003),
 }
 
 CLASSES = {

@@ -2,7 +2,7 @@
 
 import argparse
 
-from linepicker.testing.fakelinq.fake import serve_forever
+from linepicker.testing.fakelinq.process import serve_forever
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="fakelinq", description="Serve a fake provider.")

@@ -8,9 +8,13 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 from linepicker.testing.fakelinq import parse, render
+from linepicker.testing.fakelinq.audits import Audits
+from linepicker.testing.fakelinq.events import EVENT_TYPES
+from linepicker.testing.fakelinq.gate import Gate
 from linepicker.testing.fakelinq.model import Chat, Content, Draft, Refusal, e164, handle
 from linepicker.testing.fakelinq.parse import Fields, Request
 from linepicker.testing.fakelinq.render import Json, ListShape
+from linepicker.testing.fakelinq.webhooks import Webhooks
 from linepicker.testing.fakelinq.world import World
 
 __all__ = ["Api"]
@@ -21,8 +25,11 @@ Reply: TypeAlias = tuple[int, Json | None]
 class Api:
     """Answers requests about one account. `list_shape` and `raw_lines` say how its lines are listed."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, webhooks: Webhooks) -> None:
         self.world = world
+        self.webhooks = webhooks
+        self.gate = Gate(world)
+        self.audits = Audits(world)
         self.list_shape: ListShape = "reputation"
         self.raw_lines: Sequence[Mapping[str, Any]] | None = None
 
@@ -73,7 +80,7 @@ class Api:
         line_type = parse.one(request, "type")
         if line_type is not None and line_type.lower() not in ("rcs", "imessage"):
             raise Refusal(400, 1005, "type must be RCS or iMessage.")
-        line = self.world.pick_available(
+        line = self.gate.pick_available(
             parse.handles(parse.many(request, "to"), "to"),
             parse.numbers(parse.many(request, "exclude_from"), "exclude_from"),
             line_type,
@@ -85,12 +92,12 @@ class Api:
 
     def start_audit(self, request: Request, number: str) -> Reply:
         """POST /v3/phone_numbers/{number}/reputation_audit."""
-        return 202, {"audit_id": self.world.start_audit(number).id, "status": "pending"}
+        return 202, {"audit_id": self.audits.start(number).id, "status": "pending"}
 
     def get_audit(self, request: Request, number: str, audit_id: str) -> Reply:
         """GET /v3/phone_numbers/{number}/reputation_audit/{id}."""
         chats = [chat for chat in self.world.chats.values() if chat.number == number]
-        audit = self.world.audit(number, audit_id)
+        audit = self.audits.get(number, audit_id)
         return 200, render.audit(audit, chats, now=self.world.now())
 
     # Sending
@@ -100,39 +107,40 @@ class Api:
         body = parse.fields(request)
         if "from" in body and self.world.guesses.refuse_from:
             raise Refusal(400, 1005, "from can't be given here.")
-        draft = self._draft(body, request.headers.get("idempotency-key"))
+        draft = self._draft(request, body, request.headers.get("idempotency-key"))
         draft.picks, draft.to = True, parse.recipients(body)
         draft.exclude = parse.numbers(body.items("exclude_from"), "exclude_from")
         continuation = body.object("continuation_message")
         if continuation is not None:
             text = Fields(continuation).text("text")
             draft.continuation = Content(parts=({"type": "text", "value": text},))
-        return 202, render.picked(self.world.send(draft))
+        return 202, render.picked(self.gate.send(draft))
 
     def create_chat(self, request: Request) -> Reply:
         """POST /v3/chats: the chat of this line with exactly these recipients, made if need be."""
         body = parse.fields(request)
         body.required("from")
-        draft = self._draft(body)
+        draft = self._draft(request, body)
         draft.opens, draft.to, draft.number = True, parse.recipients(body), body.number("from")
         known = [chat for chat in self.world.chats_with(draft.to) if chat.number == draft.number]
         draft.chat = known[0] if known else None
-        return 201, render.created_chat(self.world.send(draft))
+        return 201, render.created_chat(self.gate.send(draft))
 
     def send_message(self, request: Request, chat_id: str) -> Reply:
         """POST /v3/chats/{id}/messages: the line is the chat's."""
         chat = self.world.chat(chat_id)
-        draft = self._draft(parse.fields(request))
+        draft = self._draft(request, parse.fields(request))
         draft.chat, draft.to, draft.number = chat, chat.to, chat.number
-        return 202, render.sent(self.world.send(draft))
+        return 202, render.sent(self.gate.send(draft))
 
-    def _draft(self, body: Fields, header: str | None = None) -> Draft:
+    def _draft(self, request: Request, body: Fields, header: str | None = None) -> Draft:
         body.required("message")
         message = Fields(body.object("message") or {})
         return Draft(
             content=parse.content(message),
             key=parse.key(message, header),
             override=body.flag("override_optout"),
+            trace_id=request.trace_id,
         )
 
     # Chats
@@ -184,6 +192,45 @@ class Api:
         self.world.unblock(parse.fields(request).text("handle"))
         return 204, None
 
+    # Webhooks
+
+    def list_event_types(self, request: Request) -> Reply:
+        """GET /v3/webhook-events."""
+        return 200, {"events": list(EVENT_TYPES), "doc_url": render.EVENTS_PAGE}
+
+    def list_subscriptions(self, request: Request) -> Reply:
+        """GET /v3/webhook-subscriptions."""
+        entries = map(render.subscription, self.webhooks.subscriptions.values())
+        return 200, {"subscriptions": list(entries)}
+
+    def get_subscription(self, request: Request, subscription_id: str) -> Reply:
+        """GET /v3/webhook-subscriptions/{id}."""
+        return 200, render.subscription(self.webhooks.get(subscription_id))
+
+    def create_subscription(self, request: Request) -> Reply:
+        """POST /v3/webhook-subscriptions: the only answer that tells the secret."""
+        body = parse.fields(request)
+        body.required("subscribed_events")
+        given = parse.subscription(body)
+        created = self.webhooks.create(
+            body.text("target_url"),
+            given["subscribed_events"],
+            phone_numbers=given.get("phone_numbers", ()),
+            routing_key_header=given.get("routing_key_header"),
+            routing_id_header=given.get("routing_id_header"),
+        )
+        return 201, {**render.subscription(created), "signing_secret": created.secret}
+
+    def update_subscription(self, request: Request, subscription_id: str) -> Reply:
+        """PUT /v3/webhook-subscriptions/{id}: the fields that are there."""
+        changes = parse.subscription(parse.fields(request))
+        return 200, render.subscription(self.webhooks.update(subscription_id, changes))
+
+    def delete_subscription(self, request: Request, subscription_id: str) -> Reply:
+        """DELETE /v3/webhook-subscriptions/{id}."""
+        self.webhooks.delete(subscription_id)
+        return 204, None
+
 
 def _route(
     method: str, path: str, endpoint: Callable[..., Reply]
@@ -207,4 +254,10 @@ _ROUTES: Final = (
     _route("GET", "/v3/blocked_handles", Api.list_blocked),
     _route("POST", "/v3/blocked_handles", Api.block),
     _route("DELETE", "/v3/blocked_handles", Api.unblock),
+    _route("GET", "/v3/webhook-events", Api.list_event_types),
+    _route("GET", "/v3/webhook-subscriptions", Api.list_subscriptions),
+    _route("POST", "/v3/webhook-subscriptions", Api.create_subscription),
+    _route("GET", "/v3/webhook-subscriptions/{}", Api.get_subscription),
+    _route("PUT", "/v3/webhook-subscriptions/{}", Api.update_subscription),
+    _route("DELETE", "/v3/webhook-subscriptions/{}", Api.delete_subscription),
 )

@@ -1,22 +1,24 @@
-"""The fake's switches, and the way to run it as a process."""
+"""The fake's switches."""
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self, TextIO, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from random import Random
+from typing import Any, Protocol, Self, get_args
 
 import attrs
 
+from linepicker.testing.fakelinq.agenda import Agenda
 from linepicker.testing.fakelinq.api import Api
+from linepicker.testing.fakelinq.events import EVENT_TYPES
 from linepicker.testing.fakelinq.model import (
     Guesses,
+    Happening,
     LineType,
     PhoneNumber,
     Refusal,
@@ -24,6 +26,7 @@ from linepicker.testing.fakelinq.model import (
     handle,
 )
 from linepicker.testing.fakelinq.parse import Request
+from linepicker.testing.fakelinq.people import FailurePlan, People, Person
 from linepicker.testing.fakelinq.render import ListShape
 from linepicker.testing.fakelinq.server import (
     BASE_PATH,
@@ -34,9 +37,10 @@ from linepicker.testing.fakelinq.server import (
     Server,
     refused,
 )
+from linepicker.testing.fakelinq.webhooks import Delivery, Webhooks, with_version
 from linepicker.testing.fakelinq.world import World
 
-__all__ = ["Clock", "FakeLinq", "serve_forever"]
+__all__ = ["Clock", "FakeLinq"]
 
 
 class Clock(Protocol):
@@ -61,8 +65,13 @@ class FakeLinq:
     Linq leaves open is in `Guesses`. A context manager; or `start()` and `close()`, as often as wanted: the address and
     all state stay, so that an outage can be played. Everything may be called from any thread while it serves.
 
+    What happens is told to who subscribed, by signed webhooks; `webhooks` has their switches. People receive, read and
+    answer as `person` and `everyone` have it. What takes time happens by the clock: by itself with the host's; with
+    another when that has moved and the fake is next asked for anything, or told to `tick`.
+
     *lines* is how many lines the account has at first, or their numbers (E.164). *token* is the one accepted; a random
     one if left out. *clock* has `now()` in epoch seconds UTC; the host's clock if left out. *port* 0 takes a free one.
+    *seed* is that of all chance.
     """
 
     def __init__(
@@ -73,13 +82,21 @@ class FakeLinq:
         clock: Clock | None = None,
         port: int = 0,
         guesses: Guesses | None = None,
+        seed: int = 0,
     ) -> None:
         self.token = token or secrets.token_urlsafe(24)
         self._port = port
         self._server: Server | None = None
         self._lock = threading.Condition()
-        self._world = World(time.time if clock is None else clock.now, guesses or Guesses())
-        self._api = Api(self._world)
+        guesses = guesses or Guesses()
+        self._host_agenda = Agenda(time.time, self._lock)
+        self._agenda = self._host_agenda if clock is None else Agenda(clock.now, self._lock)
+        self._world = World(self._agenda.now, guesses, self._happened)
+        self.webhooks = Webhooks(
+            self._agenda, self._host_agenda, self._lock, guesses, Random(f"{seed} webhooks")
+        )
+        self._people = People(self._world, self._agenda, Random(f"{seed} people"))
+        self._api = Api(self._world, self.webhooks)
         self._requests: list[Request] = []
         self._planned: list[_Planned] = []
         for number in _fictional(lines) if isinstance(lines, int) else lines:
@@ -93,12 +110,16 @@ class FakeLinq:
             raise RuntimeError("the fake is serving already")
         self._server = Server(self._port, admit=self._admit, answer=self._answer)
         self._port = self._server.server_port
+        self._host_agenda.start()
+        self.webhooks.sender.start()
 
     def close(self) -> None:
-        """Stop serving, and drop every connection. Closing twice is nothing."""
+        """Stop serving and sending, and drop every connection. Closing twice is nothing."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
+            self._host_agenda.close()
+            self.webhooks.sender.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -127,6 +148,12 @@ class FakeLinq:
         """Every request that arrived whole under the base URL, oldest first, answered or not."""
         with self._lock:
             return list(self._requests)
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """Every try to deliver an event, in the order they were settled in, the dropped and lost ones too."""
+        with self._lock:
+            return list(self.webhooks.deliveries)
 
     def wait_for_requests(self, count: int, *, timeout: float = 10.0) -> None:
         """Wait until *count* requests have arrived. Raises `TimeoutError` after *timeout* seconds, by the host's clock."""
@@ -165,11 +192,21 @@ class FakeLinq:
         with self._lock:
             self._world.change_line(number, reputation=reputation)
 
-    def set_status(self, number: str, status: str, *, linked: bool = True) -> None:
-        """The service status, which the API never shows. *linked*: ACTIVE makes the line eligible, all else ineligible."""
+    def set_status(
+        self, number: str, status: str, *, linked: bool = True, reputation: str | None = None
+    ) -> None:
+        """The service status, which the API never shows; and the reputation at the same moment, if it is not None.
+
+        *linked*: ACTIVE makes the line eligible, all else ineligible.
+        """
         with self._lock:
             eligible = status == "ACTIVE" if linked else None
-            self._world.change_line(number, status=status, eligible=eligible)
+            self._world.change_line(number, status=status, eligible=eligible, reputation=reputation)
+
+    def move_line(self, number: str, environment: str) -> None:
+        """Move a line to another environment, where the token does not see it; back with "production", its own."""
+        with self._lock:
+            self._world.move_line(number, environment)
 
     def set_eligible(self, number: str, eligible: bool) -> None:  # noqa: FBT001 - the verb says of what
         """Whether the line can deliver. If not, sending from it is 403/2027, and the provider's own choice skips it."""
@@ -230,6 +267,120 @@ class FakeLinq:
                 self._world.mark_chat(chat_id, health)
             except Refusal:
                 raise ValueError(f"there is no chat {chat_id}") from None
+
+    # People
+
+    def person(self, handle: str, person: Person) -> None:
+        """From now on this recipient behaves so."""
+        with self._lock:
+            self._people.behave(_handle(handle), person)
+
+    def everyone(self, person: Person) -> None:
+        """From now on who has no behaviour of their own behaves so. At first everybody receives, and does nothing else."""
+        with self._lock:
+            self._people.everyone = person
+
+    def receive(
+        self,
+        number: str,
+        handle: str,
+        text: str,
+        *,
+        chat_id: str | None = None,
+        service: str | None = None,
+        late: float = 0.0,
+    ) -> str | None:
+        """Somebody writes to a line; returns the message's id, or None if they are blocked and nobody hears of it.
+
+        *chat_id*: in this chat, as for a group; else in the line's direct chat with them, made if need be. *service*: the
+        line's own if left out. *late*: seconds since it was written; it comes to light only now (`reconciled_at`). Raises
+        `ValueError` if there is no such line, or the chat is not theirs both.
+        """
+        with self._acting():
+            message = self._world.receive(
+                number, _handle(handle), text, chat_id=chat_id, service=service, late=late
+            )
+            return message.id if message else None
+
+    def react(self, handle: str, message_id: str, reaction: str = "like") -> None:
+        """Somebody puts a tapback on a message in a chat of theirs. Raises `ValueError` if it is in none."""
+        with self._acting():
+            self._world.react(_handle(handle), message_id, reaction)
+
+    def fail_messages(
+        self,
+        count: int = 1,
+        *,
+        code: int = 4001,
+        number: str | None = None,
+        delivered_after: float | None = None,
+    ) -> None:
+        """The next *count* messages, from *number* or from any line, are accepted and sent, and then fail with *code*.
+
+        *delivered_after*: all the same they are delivered after so many seconds, as happens.
+        """
+        with self._lock:
+            self._people.failures.append(FailurePlan(count, code, number, delivered_after))
+
+    def fail_line(self, number: str, share: float, *, code: int = 4001) -> None:
+        """From now on this share of the line's messages fails; 0 ends it."""
+        with self._lock:
+            self._people.failing[number] = (share, code)
+
+    def tick(self) -> None:
+        """Let happen what is due by the clock."""
+        with self._acting():
+            pass
+
+    # Webhooks
+
+    def subscribe(
+        self,
+        url: str,
+        events: Iterable[str] | None = None,
+        *,
+        version: str = "2026-02-03",
+        secret: str | None = None,
+        numbers: Iterable[str] = (),
+    ) -> str:
+        """Subscribe an address to *events* (None: all) of *numbers* (none: all lines); returns the signing secret.
+
+        *version* is asked for in the address's query, unless that names one. *secret*: `whsec_` and base64; a random one
+        if left out. Raises `ValueError` if the API would refuse it.
+        """
+        with self._lock:
+            try:
+                return self.webhooks.create(
+                    with_version(url, version),
+                    EVENT_TYPES if events is None else events,
+                    secret=secret,
+                    phone_numbers=numbers,
+                ).secret
+            except Refusal as refusal:
+                raise ValueError(refusal.message) from None
+
+    def flush(self, *, timeout: float = 10.0, later: bool = False) -> None:
+        """Let happen what is due, then wait until every delivery that is due is settled.
+
+        *later*: wait also for those that are delayed, or will be tried again. What `reorder` holds back is released. Raises
+        `TimeoutError` after *timeout* seconds of the host's time.
+        """
+        with self._acting():
+            self.webhooks.release()
+        with self._lock:
+            if not self._lock.wait_for(lambda: self.webhooks.settled(later=later), timeout):
+                raise TimeoutError(f"webhooks are on their way after {timeout} s")
+
+    def _happened(self, happening: Happening) -> None:
+        self.webhooks.publish(happening)
+        self._people.notice(happening)
+
+    @contextmanager
+    def _acting(self) -> Iterator[None]:
+        with self._lock:
+            self._agenda.run_due()
+            yield
+            self._agenda.run_due()
 
     # Faults. Each is for the next *count* requests whose path contains *path* (None: any); plans are used up in order.
 
@@ -303,10 +454,10 @@ class FakeLinq:
     def _answer(self, request: Request, authorization: str) -> Response:
         try:
             self._authenticate(authorization)
-            with self._lock:
-                return Response.of(*self._api.answer(request))
+            with self._acting():
+                return Response.of(*self._api.answer(request), request.trace_id)
         except Refusal as refusal:
-            return refused(refusal)
+            return refused(refusal, trace_id=request.trace_id)
 
     def _authenticate(self, authorization: str) -> None:
         if not secrets.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
@@ -323,23 +474,3 @@ def _handle(text: str) -> str:
     if name is None:
         raise ValueError("a recipient must be E.164 or an email address")
     return name
-
-
-def serve_forever(
-    *, port: int = 0, lines: int | Iterable[str] = 6, out: TextIO | None = None
-) -> None:
-    """Serve until SIGINT or SIGTERM, then return. To be called in the main thread.
-
-    Writes one line of JSON to *out* (stdout if left out) as soon as it serves: `{"base_url": …, "token": …}`.
-    """
-    stop = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
-    try:
-        with FakeLinq(lines, port=port) as fake:
-            hello = json.dumps({"base_url": fake.base_url, "token": fake.token})
-            print(hello, file=out or sys.stdout, flush=True)
-            stop.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

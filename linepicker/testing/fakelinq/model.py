@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
@@ -18,12 +19,14 @@ __all__ = [
     "Content",
     "Draft",
     "Guesses",
+    "Happening",
     "LineType",
     "Message",
     "PhoneNumber",
     "Reason",
     "Refusal",
     "SentMessage",
+    "Subscription",
     "e164",
     "handle",
 ]
@@ -78,6 +81,11 @@ class Guesses:
     `idempotency_scope`: what a key is unique in. `refuse_from`: whether a `from` in `POST /v3/messages` is a 400 rather
     than ignored. `order`: in which order a well-formed send is checked. `audit_seconds`: how long a reputation audit
     runs; `audit_cooldown`: seconds from its end until the line's next one.
+
+    `webhook_version`: the payloads of a subscription whose address names no version. `webhook_id_is_event_id`: whether the
+    header `webhook-id` repeats the body's `event_id`. `legacy_key`: what the deprecated signature is keyed with: the
+    secret's "text", or the bytes it "decoded" to. `filter_line_events`: whether a subscription's `phone_numbers` also
+    filters `phone_number.*`.
     """
 
     none_eligible_code: int = 2015
@@ -88,6 +96,10 @@ class Guesses:
     order: tuple[str, ...] = attrs.field(default=CHECKS, validator=_a_permutation)
     audit_seconds: float = 10.0
     audit_cooldown: float = 3600.0
+    webhook_version: str = "2026-02-03"
+    webhook_id_is_event_id: bool = True
+    legacy_key: Literal["text", "decoded"] = "text"
+    filter_line_events: bool = False
 
 
 def _uuid() -> str:
@@ -131,13 +143,25 @@ class Content:
         return any(part["type"] == "link" for part in self.parts) or bool(_URL.search(self.text))
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class Message:
-    """One message in a chat."""
+    """One message in a chat. `sender` None: the line wrote it; else a person did.
+
+    `status` is Linq's delivery status. `reconciled_at`: an inbound message that came to light late. `trace_id` is that of
+    the request it was sent with, which the webhooks about it repeat.
+    """
 
     content: Content
     service: str
     created_at: float
+    sender: str | None = None
+    status: str = "queued"
+    sent_at: float | None = None
+    delivered_at: float | None = None
+    read_at: float | None = None
+    reconciled_at: float | None = None
+    key: str | None = None
+    trace_id: str | None = None
     id: str = attrs.field(factory=_uuid)
 
 
@@ -160,6 +184,21 @@ class Chat:
     def is_group(self) -> bool:
         """Whether there is more than one recipient."""
         return len(self.to) > 1
+
+
+@attrs.frozen(kw_only=True)
+class Happening:
+    """A change of the account. `type` is Linq's event type, or `message.queued`, which Linq tells nobody.
+
+    `number` is the line it is about; `details` what the chat and the message don't say.
+    """
+
+    type: str
+    at: float
+    number: str | None = None
+    chat: Chat | None = None
+    message: Message | None = None
+    details: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -205,6 +244,7 @@ class Draft:
     continuation: Content | None = None
     reason: Reason = "reused_active_chat"
     previous_chat_id: str | None = None
+    trace_id: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -226,3 +266,24 @@ class Blocked:
     handle: str
     reason: str | None
     at: float
+
+
+@attrs.define(kw_only=True, eq=False)
+class Subscription:
+    """An address that is told of events. `phone_numbers` empty: of all lines."""
+
+    target_url: str
+    subscribed_events: tuple[str, ...]
+    secret: str = attrs.field(repr=False)
+    created_at: float
+    updated_at: float
+    phone_numbers: tuple[str, ...] = ()
+    routing_key_header: str | None = None
+    routing_id_header: str | None = None
+    is_active: bool = True
+    id: str = attrs.field(factory=_uuid)
+
+    @property
+    def version(self) -> str | None:
+        """The generation of payloads its address asks for."""
+        return parse_qs(urlsplit(self.target_url).query).get("version", [None])[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, TypeVar
@@ -23,6 +24,7 @@ __all__ = [
     "numbers",
     "one",
     "page",
+    "subscription",
 ]
 
 MAX_RECIPIENTS: Final = 31
@@ -44,7 +46,7 @@ class Request:
     """A request as the fake received it.
 
     `path` starts at `/v3`, still percent-encoded and without the query, which is `query`. `headers` have lower-case names
-    and leave out the token.
+    and leave out the token. `trace_id` is what the answer's header `X-Trace-ID` says.
     """
 
     method: str
@@ -52,6 +54,7 @@ class Request:
     query: str = ""
     headers: Mapping[str, str] = attrs.field(factory=dict)
     body: bytes = attrs.field(default=b"", repr=False)
+    trace_id: str = attrs.field(factory=lambda: uuid.uuid4().hex, eq=False)
 
 
 class Fields:
@@ -62,6 +65,10 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
+
+    def given(self, name: str) -> bool:
+        """Whether the field is there, null or not."""
+        return name in self._values
 
     def required(self, name: str) -> Any:
         """The field's value, whatever it is."""
@@ -185,6 +192,24 @@ def key(message: Fields, header: str | None = None) -> str | None:
     if text is not None and not 1 <= len(text) <= MAX_KEY:
         raise Refusal(400, 1005, f"An idempotency key has 1 to {MAX_KEY} characters.")
     return text
+
+
+def subscription(body: Fields) -> dict[str, Any]:
+    """The fields of a webhook subscription that are there; null clears those that may be null."""
+    given: dict[str, Any] = {}
+    if "target_url" in body:
+        given["target_url"] = body.text("target_url")
+    if "subscribed_events" in body:
+        given["subscribed_events"] = tuple(body.items("subscribed_events"))
+    if "is_active" in body:
+        given["is_active"] = body.flag("is_active")
+    if body.given("phone_numbers"):
+        lines = body.items("phone_numbers")
+        given["phone_numbers"] = tuple(sorted(numbers(lines, "phone_numbers")))
+    for name in ("routing_key_header", "routing_id_header"):
+        if body.given(name):
+            given[name] = (body.text(name) if name in body else "") or None
+    return given
 
 
 def many(request: Request, name: str) -> list[str]:

@@ -15,9 +15,11 @@ from linepicker.testing.fakelinq.model import (
     Message,
     PhoneNumber,
     Refusal,
+    Subscription,
 )
 
 __all__ = [
+    "EVENTS_PAGE",
     "Json",
     "ListShape",
     "audit",
@@ -25,11 +27,18 @@ __all__ = [
     "chat",
     "created_chat",
     "error",
+    "handle",
+    "health",
     "line",
+    "maybe",
     "message",
+    "moment",
     "page",
+    "part",
     "picked",
     "sent",
+    "subscription",
+    "updated_at",
 ]
 
 Json: TypeAlias = dict[str, Any]
@@ -39,10 +48,22 @@ ListShape: TypeAlias = Literal["reputation", "both", "health_status", "neither"]
 
 _DOCS: Final = "https://docs.linqapp.com"
 _GUIDES: Final = f"{_DOCS}/channel/imessage/guides"
+EVENTS_PAGE: Final = f"{_GUIDES}/webhooks/events"
 
 
-def _moment(at: float) -> str:
+def moment(at: float) -> str:
+    """The moment as Linq writes it: RFC 3339, UTC, milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def maybe(at: float | None) -> str | None:
+    """As `moment`, null if it has not come."""
+    return None if at is None else moment(at)
+
+
+def updated_at(message: Message) -> float:
+    """When the message's status last changed."""
+    return message.read_at or message.delivered_at or message.sent_at or message.created_at
 
 
 def _anchor(status: str) -> str:
@@ -80,11 +101,13 @@ def line(line: PhoneNumber, shape: ListShape) -> Json:
     return entry
 
 
-def _handle(name: str, chat: Chat, *, is_me: bool) -> Json:
+def handle(name: str, chat: Chat) -> Json:
+    """One side of a chat, its line or a person."""
+    is_me = name == chat.number
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
         "handle": name,
-        "joined_at": _moment(chat.created_at),
+        "joined_at": moment(chat.created_at),
         "left_at": None,
         "service": chat.line_type,
         "is_me": is_me,
@@ -94,8 +117,17 @@ def _handle(name: str, chat: Chat, *, is_me: bool) -> Json:
 
 
 def _handles(chat: Chat) -> list[Json]:
-    me = _handle(chat.number, chat, is_me=True)
-    return [me, *(_handle(each, chat, is_me=False) for each in chat.to)]
+    me = handle(chat.number, chat)
+    return [me, *(handle(each, chat) for each in chat.to)]
+
+
+def health(chat: Chat) -> Json:
+    """What is thought of a conversation."""
+    return {
+        "status": chat.health,
+        "doc_url": f"{_GUIDES}/chats/chat-health#{_anchor(chat.health)}",
+        "updated_at": moment(chat.health_at),
+    }
 
 
 def _chat(chat: Chat) -> Json:
@@ -103,11 +135,7 @@ def _chat(chat: Chat) -> Json:
         "id": chat.id,
         "display_name": ", ".join(chat.to),
         "handles": _handles(chat),
-        "health_status": {
-            "status": chat.health,
-            "doc_url": f"{_GUIDES}/chats/chat-health#{_anchor(chat.health)}",
-            "updated_at": _moment(chat.health_at),
-        },
+        "health_status": health(chat),
         "is_group": chat.is_group,
         "service": chat.line_type,
     }
@@ -117,16 +145,17 @@ def chat(chat: Chat) -> Json:
     """A chat as `GET /v3/chats` shows it. Its line is the handle that `is_me`."""
     return {
         **_chat(chat),
-        "created_at": _moment(chat.created_at),
-        "updated_at": _moment(chat.updated_at),
+        "created_at": moment(chat.created_at),
+        "updated_at": moment(chat.updated_at),
         "is_archived": False,
         "group_chat_icon": None,
     }
 
 
-def _part(part: Any) -> Json:
+def part(part: Any) -> Json:
+    """A message's text, link or media, as events show it."""
     if part["type"] != "media":
-        return {"type": part["type"], "value": part["value"], "reactions": None}
+        return {"type": part["type"], "value": part["value"]}
     source = part.get("url") or f"{_DOCS}/attachments/{part['attachment_id']}"
     return {
         "type": "media",
@@ -135,21 +164,21 @@ def _part(part: Any) -> Json:
         "mime_type": "application/octet-stream",
         "size_bytes": 0,
         "url": source,
-        "reactions": None,
     }
 
 
 def _message(chat: Chat, message: Message) -> Json:
+    """As the answer to a send shows it, also to a later send with the same key: just accepted."""
     return {
         "id": message.id,
-        "created_at": _moment(message.created_at),
+        "created_at": moment(message.created_at),
         "delivery_status": "queued",
         "is_read": False,
-        "parts": [_part(part) for part in message.content.parts],
+        "parts": [{**part(each), "reactions": None} for each in message.content.parts],
         "sent_at": None,
         "delivered_at": None,
         "effect": message.content.effect,
-        "from_handle": _handle(chat.number, chat, is_me=True),
+        "from_handle": handle(message.sender or chat.number, chat),
         "preferred_service": message.content.preferred_service,
         "reply_to": message.content.reply_to,
         "service": message.service,
@@ -161,11 +190,16 @@ def message(chat: Chat, message: Message) -> Json:
     return {
         **_message(chat, message),
         "chat_id": chat.id,
-        "updated_at": _moment(message.created_at),
-        "is_delivered": False,
-        "is_from_me": True,
-        "from": chat.number,
-        "read_at": None,
+        "delivery_status": message.status,
+        "sent_at": maybe(message.sent_at),
+        "delivered_at": maybe(message.delivered_at),
+        "read_at": maybe(message.read_at),
+        "is_read": message.read_at is not None,
+        "updated_at": moment(updated_at(message)),
+        "is_delivered": message.delivered_at is not None,
+        "is_from_me": message.sender is None,
+        "from": message.sender or chat.number,
+        "reconciled_at": maybe(message.reconciled_at),
     }
 
 
@@ -202,7 +236,22 @@ def page(name: str, entries: Sequence[Json], start: int, limit: int) -> Json:
 
 def blocked(entry: Blocked) -> Json:
     """An entry of the block list."""
-    return {"handle": entry.handle, "reason": entry.reason, "blocked_at": _moment(entry.at)}
+    return {"handle": entry.handle, "reason": entry.reason, "blocked_at": moment(entry.at)}
+
+
+def subscription(subscription: Subscription) -> Json:
+    """A webhook subscription, without its secret, which is told once."""
+    return {
+        "id": subscription.id,
+        "target_url": subscription.target_url,
+        "subscribed_events": list(subscription.subscribed_events),
+        "phone_numbers": list(subscription.phone_numbers) or None,
+        "routing_key_header": subscription.routing_key_header,
+        "routing_id_header": subscription.routing_id_header,
+        "is_active": subscription.is_active,
+        "created_at": moment(subscription.created_at),
+        "updated_at": moment(subscription.updated_at),
+    }
 
 
 def audit(audit: Audit, chats: Iterable[Chat], *, now: float) -> Json:
@@ -212,7 +261,7 @@ def audit(audit: Audit, chats: Iterable[Chat], *, now: float) -> Json:
     return {
         "audit_id": audit.id,
         "status": "complete",
-        "generated_at": _moment(audit.ready_at),
+        "generated_at": moment(audit.ready_at),
         "phone": audit.number,
         "report": _report(audit, chats),
     }

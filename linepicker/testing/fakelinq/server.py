@@ -40,14 +40,17 @@ class Response:
     trace_id: str = attrs.field(factory=_trace_id)
 
     @classmethod
-    def of(cls, status: int, value: Json | None) -> Response:
+    def of(cls, status: int, value: Json | None, trace_id: str) -> Response:
         """An answer with this JSON, or none."""
-        return cls(status=status, body=b"" if value is None else json.dumps(value).encode())
+        body = b"" if value is None else json.dumps(value).encode()
+        return cls(status=status, body=body, trace_id=trace_id)
 
 
-def refused(refusal: Refusal, *, retry_after: str | None = None) -> Response:
+def refused(
+    refusal: Refusal, *, retry_after: str | None = None, trace_id: str | None = None
+) -> Response:
     """The answer that is this error; *retry_after* replaces the header's text."""
-    trace_id = _trace_id()
+    trace_id = trace_id or _trace_id()
     if retry_after is None and refusal.retry_after is not None:
         retry_after = str(refusal.retry_after)
     return Response(

@@ -1,24 +1,24 @@
-"""One account as the Linq Partner API v3 keeps it, and the rules of sending.
+"""One account as the Linq Partner API v3 keeps it.
 
 No sockets, no JSON, no clock of its own, and one caller at a time. Every change of state is a method of `World`, and
-nothing else changes it.
+nothing else changes it; `tell` hears of it.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from linepicker.testing.fakelinq.model import (
     Accepted,
-    Audit,
     Blocked,
     Chat,
+    Content,
     Draft,
     Guesses,
+    Happening,
     Message,
     PhoneNumber,
     Refusal,
@@ -29,46 +29,36 @@ from linepicker.testing.fakelinq.model import (
 
 __all__ = ["World"]
 
-PAIR_LIMIT: Final = 30
-"""Messages per sender-recipient pair and `PAIR_WINDOW` seconds (Linq: Rate Limits)."""
+ENVIRONMENT: Final = "production"
+"""The environment that the token sees."""
 
-PAIR_WINDOW: Final = 60.0
-
-AUDIT_READABLE: Final = 86400.0
-"""Seconds for which an audit can be read (Linq: reputation audit)."""
-
-_RANK: Final = {"HEALTHY": 0, "AT_RISK": 1, "CRITICAL": 2}
 _OTHER_SENDER: Final = re.compile(r"[0-9]{3,8}|[A-Za-z0-9 ]{1,11}")
+
+_STOP: Final = re.compile(r"STOP|UNSUBSCRIBE|OPTOUT|CANCEL|END|QUIT|(?i:opt[ -]?out)")
+"""What opts out, as a whole message without the blanks around it (Linq: chat health)."""
 
 
 class World:
-    """The account. `now` is asked for epoch seconds; `guesses` fill what is not published."""
+    """The account. `now` is asked for epoch seconds; `guesses` fill what is not published; `tell` hears of every change."""
 
-    def __init__(self, now: Callable[[], float], guesses: Guesses) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        guesses: Guesses,
+        tell: Callable[[Happening], None] = lambda _: None,
+    ) -> None:
         self.now = now
         self.guesses = guesses
+        self.tell = tell
         self.lines: dict[str, PhoneNumber] = {}
         self.chats: dict[str, Chat] = {}
         self.blocked: dict[str, Blocked] = {}
         self.sent: list[SentMessage] = []
-        self._opted_out: set[str] = set()
-        self._disallowed: set[str] = set()
+        self.opted_out: set[str] = set()
+        self.disallowed: set[str] = set()
+        self._elsewhere: dict[str, tuple[PhoneNumber, str]] = {}
         self._chats_with: defaultdict[tuple[str, ...], list[Chat]] = defaultdict(list)
-        self._pairs: defaultdict[tuple[str | None, tuple[str, ...]], list[float]] = defaultdict(
-            list
-        )
-        self._accepted: dict[tuple[str, str | None], Accepted] = {}
-        self._audits: dict[str, Audit] = {}
-        self._last_audit: dict[str, Audit] = {}
         self._ticks = 0
-        self._checks: Final[Mapping[str, Callable[[Draft], Accepted | None]]] = {
-            "first_link": self._check_first_link,
-            "own_number": self._check_own_number,
-            "recipient": self._check_recipient,
-            "line": self._check_line,
-            "replay": self._check_replay,
-            "pair": self._check_pair,
-        }
 
     # Lines
 
@@ -79,11 +69,26 @@ class World:
         if line.number in self.lines:
             raise ValueError(f"{line.number} is one of the lines already")
         self.lines[line.number] = line
+        self._tell("phone_number.assigned", line.number)
 
     def remove_line(self, number: str) -> None:
         """Release a line. Its chats stay readable, and can't be sent into."""
         self._line(number)
         del self.lines[number]
+        self._tell("phone_number.released", number)
+
+    def move_line(self, number: str, environment: str) -> None:
+        """Move a line to another environment. Only those of `ENVIRONMENT` are lines to whoever asks."""
+        line, before = self.lines.pop(number, None), ENVIRONMENT
+        if line is None:
+            if number not in self._elsewhere:
+                raise ValueError(f"{number} is none of the lines")
+            line, before = self._elsewhere.pop(number)
+        if environment == ENVIRONMENT:
+            self.lines[number] = line
+        else:
+            self._elsewhere[number] = line, environment
+        self._tell("environment.line_moved", number, details={"from": before, "to": environment})
 
     def change_line(
         self,
@@ -95,9 +100,19 @@ class World:
     ) -> None:
         """Change what is not None. Raises `ValueError` if there is no such line."""
         line = self._line(number)
+        before = line.status, line.reputation
         line.reputation = line.reputation if reputation is None else reputation
         line.status = line.status if status is None else status
         line.eligible = line.eligible if eligible is None else eligible
+        if (line.status, line.reputation) != before:
+            self._tell(
+                "phone_number.status_updated",
+                number,
+                details={
+                    "status": (before[0], line.status),
+                    "reputation": (before[1], line.reputation),
+                },
+            )
 
     def forward(self, line_id: str, to: str | None) -> PhoneNumber:
         """Forward calls to the line with this id, or stop forwarding them."""
@@ -112,31 +127,9 @@ class World:
             raise ValueError(f"{number} is none of the lines")
         return self.lines[number]
 
-    def pick_available(
-        self, to: tuple[str, ...], exclude: Collection[str], line_type: str | None
-    ) -> PhoneNumber:
-        """The provider's own choice for `GET /v3/available_number`; counts as a use of the line."""
-        lines = [
-            line
-            for line in self.lines.values()
-            if line.eligible and (line_type is None or line.line_type.lower() == line_type.lower())
-        ]
-        if not lines:
-            code = self.guesses.none_available_code
-            raise Refusal(503, code, "No phone number is available.")
-        best = self._best(lines, exclude)
-        free = {line.number: line for line in lines if line.number not in exclude}
-        known = [free[chat.number] for chat in self.chats_with(to) if chat.number in free]
-        line = known[0] if known else best
+    def use(self, line: PhoneNumber) -> None:
+        """The line was suggested to somebody."""
         line.used = self._tick()
-        return line
-
-    def _best(self, lines: Iterable[PhoneNumber], exclude: Collection[str]) -> PhoneNumber:
-        free = [line for line in lines if line.number not in exclude]
-        if not free:
-            code = self.guesses.all_excluded_code
-            raise Refusal(400, code, "exclude_from covers every available phone number.")
-        return min(free, key=lambda line: (_RANK.get(line.reputation, 1), line.used))
 
     def _tick(self) -> int:
         self._ticks += 1
@@ -146,13 +139,13 @@ class World:
 
     def opt_out(self, recipient: str) -> None:
         """*recipient* wrote STOP: the conversation last active is marked, and direct sends from all lines refused."""
-        self._opted_out.add(recipient)
+        self.opted_out.add(recipient)
         for chat in self.chats_with((recipient,))[:1]:
             self.mark_chat(chat.id, "OPTED_OUT")
 
     def opt_in(self, recipient: str) -> None:
         """*recipient* wrote something else: the block and the marks are gone."""
-        self._opted_out.discard(recipient)
+        self.opted_out.discard(recipient)
         for chat in self.chats_with((recipient,)):
             if chat.health == "OPTED_OUT":
                 self.mark_chat(chat.id, "HEALTHY")
@@ -170,11 +163,11 @@ class World:
 
     def disallow(self, recipient: str) -> None:
         """Refuse *recipient* as a shared line does somebody who has not written first."""
-        self._disallowed.add(recipient)
+        self.disallowed.add(recipient)
 
     def allow(self, recipient: str) -> None:
         """Undo `disallow`."""
-        self._disallowed.discard(recipient)
+        self.disallowed.discard(recipient)
 
     # Chats
 
@@ -193,78 +186,10 @@ class World:
         chat = self.chat(chat_id)
         chat.health, chat.health_at = health, self.now()
 
-    # Sending
+    # Messages
 
-    def send(self, draft: Draft) -> Accepted:
-        """Check *draft* and accept its message, or answer as the first time if its key was used. Raises `Refusal`."""
-        for check in self.guesses.order:
-            original = self._checks[check](draft)
-            if original is not None:
-                return original
-        return self._accept(draft)
-
-    def _check_first_link(self, draft: Draft) -> None:
-        if not draft.opens or draft.chat is not None:
-            return
-        if draft.content.has_link:
-            raise Refusal(400, 1005, "The first message of a new chat can't contain a link.")
-        if draft.content.effect or draft.content.reply_to:
-            raise Refusal(400, 1005, "The first message of a new chat takes no effect or reply_to.")
-
-    def _check_own_number(self, draft: Draft) -> None:
-        if not draft.picks and draft.number not in self.lines:
-            raise Refusal(403, 2006, "The from number is not one of your phone numbers.")
-
-    def _check_recipient(self, draft: Draft) -> None:
-        if not self._disallowed.isdisjoint(draft.to):
-            raise Refusal(403, 2008, "The recipient has to message first.")
-        if all(each in self.blocked for each in draft.to):
-            raise Refusal(403, 2026, "The recipient is on your block list.")
-        if len(draft.to) == 1 and draft.to[0] in self._opted_out and not draft.override:
-            raise Refusal(403, 2024, "The recipient has opted out.")
-
-    def _check_line(self, draft: Draft) -> None:
-        if draft.picks:
-            self._pick(draft)
-        elif draft.number in self.lines and not self.lines[draft.number].eligible:
-            raise Refusal(403, 2027, "The from number can't deliver messages for now.")
-
-    def _pick(self, draft: Draft) -> None:
-        eligible = {line.number: line for line in self.lines.values() if line.eligible}
-        chats = self.chats_with(draft.to)
-        usable = [chat for chat in chats if chat.number in eligible]
-        if usable:
-            draft.chat = min(usable, key=lambda chat: chat.number in draft.exclude)
-            draft.number = draft.chat.number
-            return
-        if not eligible:
-            code = self.guesses.none_eligible_code
-            raise Refusal(409, code, "No eligible phone number to send from.")
-        draft.number = self._best(eligible.values(), draft.exclude).number
-        draft.reason = "new_best_number"
-        if chats:
-            draft.reason, draft.previous_chat_id = "failover_flagged", chats[0].id
-            draft.content = draft.continuation or draft.content
-
-    def _check_replay(self, draft: Draft) -> Accepted | None:
-        return self._accepted.get(self._scope(draft)) if draft.key else None
-
-    def _scope(self, draft: Draft) -> tuple[str, str | None]:
-        by_line = self.guesses.idempotency_scope == "line"
-        return draft.key or "", draft.number if by_line else None
-
-    def _check_pair(self, draft: Draft) -> None:
-        now = self.now()
-        pair = (draft.number, draft.to)
-        recent = [at for at in self._pairs[pair] if 0.0 <= now - at < PAIR_WINDOW]
-        self._pairs[pair] = recent
-        if len(recent) >= PAIR_LIMIT:
-            wait = max(1, math.ceil(min(recent) + PAIR_WINDOW - now))
-            raise Refusal(
-                429, 1007, f"Rate limited. Try again in {wait} seconds.", retry_after=wait
-            )
-
-    def _accept(self, draft: Draft) -> Accepted:
+    def accept(self, draft: Draft) -> Accepted:
+        """Accept a message that may be sent."""
         now, tick = self.now(), self._tick()
         line = self.lines[draft.number or ""]
         chat = draft.chat or self._open_chat(line, draft.to, now)
@@ -273,10 +198,11 @@ class World:
             content=draft.content,
             service="RCS" if line.line_type == "RCS" and service == "iMessage" else service,
             created_at=now,
+            key=draft.key,
+            trace_id=draft.trace_id,
         )
         chat.messages.append(message)
         chat.updated_at, chat.active, line.used = now, tick, tick
-        self._pairs[line.number, chat.to].append(now)
         self.sent.append(
             SentMessage(
                 number=line.number,
@@ -289,10 +215,8 @@ class World:
                 override_optout=draft.override,
             )
         )
-        accepted = Accepted(chat, message, draft.reason, draft.previous_chat_id)
-        if draft.key:
-            self._accepted[self._scope(draft)] = accepted
-        return accepted
+        self._tell("message.queued", line.number, chat, message)
+        return Accepted(chat, message, draft.reason, draft.previous_chat_id)
 
     def _open_chat(self, line: PhoneNumber, to: tuple[str, ...], now: float) -> Chat:
         chat = Chat(
@@ -305,41 +229,85 @@ class World:
         )
         self.chats[chat.id] = chat
         self._chats_with[to].append(chat)
+        self._tell("chat.created", line.number, chat)
         return chat
 
-    # Audits
+    def advance(self, chat: Chat, message: Message, status: str) -> None:
+        """A message was "sent", "delivered" or "read"."""
+        setattr(message, f"{status}_at", self.now())
+        message.status = status
+        self._tell(f"message.{status}", chat.number, chat, message)
 
-    def start_audit(self, number: str) -> Audit:
-        """Start an audit of a line, or find the one that runs. Raises `Refusal`: no such line, or too soon."""
-        now = self.now()
-        if number not in self.lines:
-            raise Refusal(404, 2019, "Phone number not found.")
-        last = self._last_audit.get(number)
-        if last is not None and now < last.ready_at:
-            return last
-        if last is not None and now < last.ready_at + self.guesses.audit_cooldown:
-            wait = math.ceil(last.ready_at + self.guesses.audit_cooldown - now)
-            raise Refusal(
-                429, 1007, f"Rate limited. Try again in {wait} seconds.", retry_after=wait
-            )
-        line = self.lines[number]
-        audit = Audit(
-            number=number,
-            severity=line.reputation if line.reputation in _RANK else "HEALTHY",
-            flagged=line.status == "FLAGGED",
-            started_at=now,
-            ready_at=now + self.guesses.audit_seconds,
+    def fail(self, chat: Chat, message: Message, code: int) -> None:
+        """A message that was accepted can't be delivered."""
+        message.status = "failed"
+        self._tell("message.failed", chat.number, chat, message, {"code": code})
+
+    def receive(
+        self,
+        number: str,
+        sender: str,
+        text: str,
+        *,
+        chat_id: str | None = None,
+        service: str | None = None,
+        late: float = 0.0,
+    ) -> Message | None:
+        """*sender* wrote to a line; None if they are blocked. Raises `ValueError` if that chat is not theirs both."""
+        line, now = self._line(number), self.now()
+        direct = [chat for chat in self.chats_with((sender,)) if chat.number == number]
+        chat = self.chats.get(chat_id) if chat_id else direct[0] if direct else None
+        if chat_id and (chat is None or chat.number != number or sender not in chat.to):
+            raise ValueError(f"there is no chat {chat_id} of this line and this person")
+        if sender in self.blocked:
+            return None
+        self.disallowed.discard(sender)
+        chat = chat or self._open_chat(line, (sender,), now)
+        message = Message(
+            content=Content(parts=({"type": "text", "value": text},)),
+            service=service or line.line_type,
+            created_at=now,
+            sender=sender,
+            status="received",
+            sent_at=now - late,
+            reconciled_at=now if late else None,
         )
-        self._audits[audit.id] = self._last_audit[number] = audit
-        return audit
+        chat.messages.append(message)
+        chat.updated_at, chat.active = now, self._tick()
+        if not _STOP.fullmatch(text.strip()):
+            self.opt_in(sender)
+        elif not chat.is_group:
+            self.opted_out.add(sender)
+            self.mark_chat(chat.id, "OPTED_OUT")
+        self._tell("message.received", number, chat, message)
+        return message
 
-    def audit(self, number: str, audit_id: str) -> Audit:
-        """An audit of this line, for a day; a 404 otherwise."""
-        audit = self._audits.get(audit_id)
-        if (
-            audit is None
-            or audit.number != number
-            or self.now() - audit.started_at >= AUDIT_READABLE
-        ):
-            raise Refusal(404, 2019, "Reputation audit not found.")
-        return audit
+    def react(self, sender: str, message_id: str, reaction: str) -> None:
+        """*sender* put a tapback on a message. Raises `ValueError` if it is in no chat of theirs."""
+        for chat in self.chats.values():
+            for message in chat.messages:
+                if message.id == message_id and sender in chat.to:
+                    if sender not in self.blocked:
+                        details = {"sender": sender, "reaction": reaction}
+                        self._tell("reaction.added", chat.number, chat, message, details)
+                    return
+        raise ValueError(f"there is no message {message_id} to this person")
+
+    def _tell(
+        self,
+        kind: str,
+        number: str,
+        chat: Chat | None = None,
+        message: Message | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tell(
+            Happening(
+                type=kind,
+                at=self.now(),
+                number=number,
+                chat=chat,
+                message=message,
+                details=details or {},
+            )
+        )
