@@ -257,7 +257,7 @@ def time_out(trips: int, *, first: float, growth: float, longest: float, salt: s
     base = longest if capped else first * growth**further
     low, high = 0.9 * base, min(1.1 * base, longest)
     drawn = int.from_bytes(blake2b(f"{salt} {trips}".encode(), digest_size=4).digest())
-    return min(high, low + (high - low) * drawn / 2**32)
+    return low + (high - low) * drawn / 2**32
 
 
 def vitality(tally: Tally, now: float, *, reply_rate: float, sample: int) -> float:

@@ -38,7 +38,9 @@ ages = st.one_of(
     st.floats(-400, 9 * DAY), st.integers(-2, 40).map(lambda n: float(n * BUCKET)), st.just(0.0)
 )
 steps = st.one_of(
-    st.floats(0, 4000), st.floats(-400, 2 * DAY), st.sampled_from([-30 * DAY, 6 * DAY, 30 * DAY])
+    st.floats(0, 4000),
+    st.floats(-400, 2 * DAY),
+    st.sampled_from([-30, -1, -0.25, 0.25, 6, 30]).map(lambda days: days * DAY),
 )
 events = st.lists(st.tuples(names, ages, steps, st.integers(-3, 5)), max_size=40)
 
@@ -96,16 +98,18 @@ class Naive:
         return {name: total for name, total in totals.items() if total > 0}
 
 
-@given(events, steps)
-def test_counts_are_those_of_a_list_of_all_events(story, last):
+@given(events)
+def test_counts_are_those_of_a_list_of_all_events(story):
     """Late, early, taken back, over days of silence, with a clock that steps back: no unit is lost or invented."""
     naive, now = Naive(), NOW
     for name, age, step, count in story:
         now += step
         naive.add(name, now - age, now, count)
     tally, end = told(story)
-    assert counts(tally, end) == naive.counts(end)
-    assert counts(tally, end + last) == naive.counts(end + last)
+    for later in range(BUCKETS + 1):
+        now = end + later * BUCKET
+        assert counts(tally, now) == naive.counts(now)
+    assert naive.events == []
 
 
 @given(events, st.randoms(use_true_random=False))
@@ -128,6 +132,19 @@ def test_a_count_leaves_seven_days_after_its_bucket(at):
     assert end - at > 7 * DAY
     assert counts(tally, math.nextafter(end, -math.inf)) == {"sent": 1}
     assert counts(tally, end) == {}
+
+
+def test_what_is_heard_late_counts_to_the_end_of_its_week():
+    """Added 7 days late it still counts, whole buckets being kept; a bucket later it changes nothing."""
+    assert counts(Tally().add("sent", NOW - 7 * DAY, NOW), NOW) == {"sent": 1}
+    assert Tally().add("sent", NOW - 7 * DAY - BUCKET, NOW) == Tally().at(NOW)
+
+
+def test_no_count_is_too_big():
+    """Beyond 2**31 - 1 a bucket counts no further, also where a clock that stepped back brings two together."""
+    tally = Tally().add("sent", NOW, NOW, 2**40).add("sent", NOW + DAY, NOW + DAY, 2**40)
+    assert counts(tally, NOW + DAY) == {"sent": 2 * (2**31 - 1)}
+    assert counts(tally, NOW) == {"sent": 2**31 - 1}
 
 
 @given(events)
@@ -166,6 +183,13 @@ def test_the_latest_outcomes_are_remembered_in_order(outcomes):
         tally = tally.add("delivered" if ok else failed(4001), NOW - age, NOW)
     assert list(tally.times) == sorted(NOW - age for age, _ in outcomes)[-LATEST:]
     assert len(tally.oks) == len(tally.times)
+
+
+def test_outcomes_from_ahead_are_brought_to_now():
+    """After a clock stepped back, what it had put ahead was now, in the order it had; what came before stays."""
+    tally = line_of("x..x").add("sent", NOW - 15, NOW - 15)
+    assert list(tally.times) == [NOW - 30, NOW - 20, NOW - 15, NOW - 15]
+    assert tally.oks == bytes([0, 1, 1, 0])
 
 
 def test_only_receipts_are_outcomes():
@@ -234,6 +258,20 @@ def test_a_tally_that_is_cut_short_is_damaged(story):
     for end in range(len(raw)):
         with pytest.raises(StoreError):
             Tally.decode(raw[:end])
+
+
+@pytest.mark.parametrize(
+    "tally",
+    [
+        Tally(("sent", "sent"), array("i", bytes(8 * BUCKETS))),
+        Tally(times=array("d", [math.nan]), oks=b"\1"),
+        Tally(times=array("d", [math.inf]), oks=b"\1"),
+    ],
+)
+def test_impossible_values_are_damage(tally):
+    """Two rows of one name, and moments that are none, are no tally's."""
+    with pytest.raises(StoreError, match="impossible"):
+        Tally.decode(tally.encode())
 
 
 def lives(raw):
@@ -443,6 +481,16 @@ def test_sentences_tell_what_speaks_against_a_line():
         "8 % of 40 conversations answered: under 15 % is trouble",
         "the last 5 outcomes all failed",
         "vitality 0.25: new conversations rather go to other lines",
+    )
+
+
+def test_sentences_speak_of_the_week_alone():
+    """Failures in a row that have left the week are no reason, nor are answers right at the threshold."""
+    tally = of(NOW - 6 * DAY, failed=5).add("opened", NOW, NOW, 40).add("answered", NOW, NOW, 6)
+    assert sentences(tally, NOW, **LEARN)[1] == "the last 5 outcomes all failed"
+    assert sentences(tally, NOW + 3 * DAY, **LEARN) == (
+        "7 days: 40 conversations opened, 6 answered (15 %)",
+        "vitality 0.5: new conversations rather go to other lines",
     )
 
 
