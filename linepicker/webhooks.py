@@ -193,7 +193,10 @@ class WebhookApp:
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody is there to read
         except InvalidWebhook as error:
-            return self._refuse(error.reason, error.status, str(error))
+            # Else a server reads on to the end of what it throws away.
+            hang_up = error.reason == "size" and request.scope.get("http_version", "1.1") < "2"
+            headers = {"Connection": "close"} if hang_up else {}
+            return self._refuse(error.reason, error.status, str(error), **headers)
         if not _is_json(request.headers.get("content-type")):
             return self._refuse("content-type", 415, "the content type must be application/json")
         return await self._take(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from typing import Annotated
 
 import typer
@@ -55,28 +56,37 @@ def webhooks(
         raise CommandError(
             f"{secret_env} must hold the signing secret that the provider gave with the subscription"
         )
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with (
         LinqSource() as source,
         settings.store() as handle,
         Router(source, policy=settings.policy(), store=handle, pool=settings.pool) as router,
+        socket.create_server((host, port), family=family) as listening,
     ):
         app = WebhookApp(router, secrets, legacy=legacy)
-        try:
-            router.refresh()
-        except SourceError as error:
-            if error.fatal:
-                raise
-            logging.getLogger(__name__).warning("starting without a list of lines: %s", error)
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
-        )
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.create_server((host, port), family=family) as listening, router.keep_fresh():
-            name = f"[{host}]" if ":" in host else host
-            url = f"http://{name}:{listening.getsockname()[1]}"
-            if settings.as_json:
-                show.document({"url": url})
-            else:
-                show.say(f"Taking webhooks at {url}")
-            server.run(sockets=[listening])
+        missing = _first_list(router)
+        # From here on what the library warns of is told at once.
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if missing is not None:
+            logging.getLogger(__name__).warning("starting without a list of lines: %s", missing)
+        name = f"[{host}]" if ":" in host else host
+        url = f"http://{name}:{listening.getsockname()[1]}"
+        if settings.as_json:
+            show.document({"url": url})
+        else:
+            show.say(f"Taking webhooks at {url}")
+        sys.stdout.flush()
+        options = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+        with router.keep_fresh():
+            uvicorn.Server(options).run(sockets=[listening])
+
+
+def _first_list(router: Router) -> SourceError | None:
+    """Read the lines; what went wrong, if that can pass. Raises SourceError if it can't."""
+    try:
+        router.refresh()
+    except SourceError as error:
+        if error.fatal:
+            raise
+        return error
+    return None
