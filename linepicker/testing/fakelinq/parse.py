@@ -200,7 +200,10 @@ def subscription(body: Fields) -> dict[str, Any]:
     if "target_url" in body:
         given["target_url"] = body.text("target_url")
     if "subscribed_events" in body:
-        given["subscribed_events"] = tuple(body.items("subscribed_events"))
+        names = body.items("subscribed_events")
+        given["subscribed_events"] = tuple(
+            _typed(name, str, "Every entry of subscribed_events") for name in names
+        )
     if "is_active" in body:
         given["is_active"] = body.flag("is_active")
     if body.given("phone_numbers"):

@@ -43,7 +43,9 @@ class Person:
     answers: float = attrs.field(default=0.0, validator=_share)
     stops: float = attrs.field(default=0.0, validator=_share)
     returns: float = attrs.field(default=0.0, validator=_share)
-    says: tuple[str, ...] = attrs.field(default=("ok",), converter=_texts)
+    says: tuple[str, ...] = attrs.field(
+        default=("ok",), converter=_texts, validator=attrs.validators.min_len(1)
+    )
     delivered_after: Span = 0.0
     read_after: Span = 0.0
     answers_after: Span = 0.0

@@ -6,6 +6,7 @@ import base64
 import ipaddress
 import json
 import math
+import secrets
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,9 @@ SETTLED_BY: Final = frozenset(range(200, 500)) - {429}
 """Answers after which Linq does not try again (Linq: webhook subscriptions)."""
 
 PARTNER: Final = "fakelinq"
+
+HELD: Final = 5.0
+"""How many seconds an event waits for the next one, which it is to come after."""
 
 
 @attrs.frozen(kw_only=True)
@@ -72,10 +76,11 @@ class Retry:
 class Webhooks:
     """Tells subscribers of what happens. Everything but what says otherwise is called under *lock*.
 
-    The attributes are switches, to be set at any time. `drop`, `duplicate` and `reorder` are the shares of deliveries that
-    get lost, are made twice, or come after the next one about the same chat or line; `delay` how long after the event one is
-    made, by the fake's clock. Chance is *dice*. `status_shape`: how `phone_number.status_updated` is told.
-    `lost_until`: the moment by the fake's clock until which every delivery gets lost.
+    The attributes are switches, to be set at any time, without the lock. `drop`, `duplicate` and `reorder` are the shares of
+    deliveries that get lost, are made twice, or come after the next one about the same chat or line; `delay` how long after
+    the event one is made, by the fake's clock. Chance is *dice*. `status_shape`: how `phone_number.status_updated` is told.
+    `lost_until`: the moment by the fake's clock until which every delivery gets lost. `sender.timeout`: how many seconds of
+    the host's time an answer may take.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class Webhooks:
         self._lock = lock
         self._guesses = guesses
         self._dice = dice
-        self._held: dict[tuple[str, str], list[Post]] = {}
+        self._held: dict[tuple[str, str], Post] = {}
         self._under_way = 0
         self._waiting = 0
 
@@ -120,7 +125,7 @@ class Webhooks:
         subscription = Subscription(
             target_url=self._free(target_url),
             subscribed_events=_known(subscribed_events),
-            secret=secret or "whsec_" + base64.b64encode(_key()).decode(),
+            secret=_secret(secret),
             created_at=now,
             updated_at=now,
             phone_numbers=tuple(phone_numbers),
@@ -154,15 +159,17 @@ class Webhooks:
         del self.subscriptions[self.get(subscription_id).id]
 
     def _free(self, url: str) -> str:
-        parts = urlsplit(url)
         try:
-            private = not ipaddress.ip_address(parts.hostname or "").is_global
+            parts = urlsplit(url)
+            host, _ = parts.hostname or "", parts.port
         except ValueError:
-            private = False
-        local = parts.hostname in LOOPBACK
-        if not parts.hostname or parts.scheme not in ("http", "https"):
-            raise Refusal(400, 1005, "target_url must be a valid URL.")
-        if not local and (private or parts.scheme != "https"):
+            raise Refusal(400, 1005, "target_url must be a valid URL.") from None
+        try:
+            private = not ipaddress.ip_address(host).is_global
+        except ValueError:
+            private = not host
+        allowed = ("http", "https") if host in LOOPBACK else ("https",)
+        if parts.scheme not in allowed or (private and host not in LOOPBACK):
             raise Refusal(400, 1005, "target_url must be HTTPS, and a public address.")
         if any(each.target_url == url for each in self.subscriptions.values()):
             raise Refusal(409, 2015, "target_url is used by another subscription.")
@@ -177,8 +184,8 @@ class Webhooks:
         chat_id = happening.chat.id if happening.chat else None
         bodies: dict[str, bytes] = {}
         event_id, trace_id = str(uuid.uuid4()), uuid.uuid4().hex
-        if happening.message is not None and happening.message.trace_id:
-            trace_id = happening.message.trace_id
+        if happening.type.startswith("message.") and happening.message is not None:
+            trace_id = happening.message.trace_id or trace_id
         for subscription in self._subscribers(happening.type, happening.number):
             version = subscription.version or self._guesses.webhook_version
             if version not in bodies:
@@ -203,7 +210,7 @@ class Webhooks:
         It goes to those subscribed to its type, and of a type Linq has not got to everybody. *number* and *chat_id* say what
         it is about. *secret* signs it instead of each subscription's own: a forgery. To be called without the lock.
         """
-        event_id = str(uuid.uuid4())
+        event_id, secret = str(uuid.uuid4()), secret and _secret(secret)
         with self._lock:
             for subscription in self._subscribers(event_type, number):
                 version = subscription.version or self._guesses.webhook_version
@@ -220,16 +227,16 @@ class Webhooks:
         """
         with self._lock:
             own = self.subscriptions.get(delivery.subscription_id)
-            known = secret or (own.secret if own else "")
+            known = _secret(secret) if secret else own.secret if own else ""
             post = Post(
                 subscription_id=delivery.subscription_id,
                 url=delivery.url,
                 event_id=delivery.event_id,
                 event_type=delivery.event_type,
-                webhook_id=delivery.headers["webhook-id"],
+                webhook_id=delivery.headers.get("webhook-id", delivery.event_id),
                 body=delivery.body,
                 secret=known,
-                signed=None if fresh or secret else delivery.headers,
+                signed=None if fresh or secret else delivery.headers or None,
             )
             self._send(post)
 
@@ -259,7 +266,9 @@ class Webhooks:
             "partner_id": PARTNER,
             "data": data,
         }
-        return json.dumps(envelope, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(envelope, separators=(",", ":"), ensure_ascii=False).encode(
+            errors="replace"
+        )
 
     def _post(
         self,
@@ -294,22 +303,26 @@ class Webhooks:
             self._record(post, {}, "dropped")
             return
         for _ in range(2 if self._dice.random() < self.duplicate else 1):
-            held = self._held.pop(lane, [])
-            if not held and self._dice.random() < self.reorder:
-                self._held[lane] = [post]
+            held = self._held.pop(lane, None)
+            if held is None and self._dice.random() < self.reorder:
+                self._held[lane] = post
                 self._waiting += 1
+                self._clock.after(HELD, lambda: self._release(lane, post))
                 continue
-            self._later(post, draw(self._dice, self.delay), self._clock)
-            for each in held:
+            delay = draw(self._dice, self.delay)
+            self._later(post, delay, self._clock)
+            if held is not None:
                 self._waiting -= 1
-                self._send(each)
+                self._later(held, delay, self._clock)
 
     def release(self) -> None:
         """Send what is held back to come after something that has not happened."""
-        held, self._held = self._held, {}
-        for post in (post for posts in held.values() for post in posts):
-            self._waiting -= 1
-            self._send(post)
+        for lane, post in list(self._held.items()):
+            self._release(lane, post)
+
+    def _release(self, lane: tuple[str, str], post: Post) -> None:
+        if self._held.get(lane) is post:
+            self._arrive(self._held.pop(lane))
 
     def _later(self, post: Post, delay: float, clock: Agenda) -> None:
         if delay <= 0:
@@ -384,5 +397,8 @@ def _known(names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _key() -> bytes:
-    return uuid.uuid4().bytes + uuid.uuid4().bytes
+def _secret(text: str | None) -> str:
+    if text is None:
+        return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    return text
