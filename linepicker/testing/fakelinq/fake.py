@@ -231,12 +231,15 @@ class FakeLinq:
     # Recipients and chats
 
     def opt_out(self, recipient: str) -> None:
-        """The recipient wrote STOP: direct sends to them are 403/2024, from every line; groups are not concerned."""
+        """The recipient wrote STOP, and nobody is told: direct sends to them are 403/2024, from every line, but to no group.
+
+        `receive` with "STOP" does the same, and tells.
+        """
         with self._lock:
             self._world.opt_out(_handle(recipient))
 
     def opt_in(self, recipient: str) -> None:
-        """The recipient wrote again."""
+        """The recipient wrote again, and nobody is told."""
         with self._lock:
             self._world.opt_in(_handle(recipient))
 

@@ -70,7 +70,6 @@ class People:
 
     def __init__(self, world: World, agenda: Agenda, dice: Random) -> None:
         self.everyone = Person()
-        self.sent_after: Span = 0.0
         self.failures: list[FailurePlan] = []
         self.failing: dict[str, tuple[float, int]] = {}
         self._world = world
@@ -90,7 +89,7 @@ class People:
         if chat is None or message is None:
             return
         if happening.type == "message.queued":
-            self._after(self.sent_after, lambda: self._world.advance(chat, message, "sent"))
+            self._after(0.0, lambda: self._world.advance(chat, message, "sent"))
         elif happening.type == "message.sent":
             self._sent(chat, message)
         elif happening.type == "message.received" and chat.health == "OPTED_OUT":

@@ -126,20 +126,20 @@ class Sender:
             self._wake = [asyncio.Event() for _ in range(LANES)]
             self._loop = asyncio.get_running_loop()
         ready.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*(self._post_all(lane) for lane in range(LANES)))
+
+    async def _post_all(self, lane: int) -> None:
+        posts, wake = self._lanes[lane], self._wake[lane]
         plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # knows no authority, and loads no file
         async with httpx.AsyncClient(verify=plain, trust_env=False) as client:
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(*(self._post_all(client, lane) for lane in range(LANES)))
-
-    async def _post_all(self, client: httpx.AsyncClient, lane: int) -> None:
-        posts, wake = self._lanes[lane], self._wake[lane]
-        while True:
-            wake.clear()
-            while posts:
-                headers = self._headers(posts[0])
-                answer = await self._post(client, posts[0], headers)
-                self._done(posts.popleft(), headers, answer)
-            await wake.wait()
+            while True:
+                wake.clear()
+                while posts:
+                    headers = self._headers(posts[0])
+                    answer = await self._post(client, posts[0], headers)
+                    self._done(posts.popleft(), headers, answer)
+                await wake.wait()
 
     async def _post(
         self, client: httpx.AsyncClient, post: Post, headers: Mapping[str, str]
