@@ -348,6 +348,8 @@ class FakeLinq:
     ) -> str:
         """Subscribe an address to *events* (None: all) of *numbers* (none: all lines); returns the signing secret.
 
+        Events about one chat, or about one line and no chat, come in their order; others overtake each other, eight at once.
+
         *version* is asked for in the address's query, unless that names one. *secret*: `whsec_` and base64; a random one
         if left out. Raises `ValueError` if the API would refuse it.
         """

@@ -74,11 +74,11 @@ class Retry:
 
 
 class Webhooks:
-    """Tells subscribers of what happens. Everything but what says otherwise is called under *lock*.
+    """Tells subscribers of what happens. For tests: the switches, `emit`, `replay` and `outage`, each at any time.
 
-    The attributes are switches, to be set at any time, without the lock. `drop`, `duplicate` and `reorder` are the shares of
-    deliveries that get lost, are made twice, or come after the next one about the same chat or line; `delay` how long after
-    the event one is made, by the fake's clock. Chance is *dice*. `status_shape`: how `phone_number.status_updated` is told.
+    All other methods are called under *lock*. The attributes are the switches. `drop`, `duplicate` and `reorder` are the
+    shares of deliveries that get lost, are made twice, or come after the next one about the same chat or line; `delay` how
+    long after the event one is made, by the fake's clock. Chance is *dice*. `status_shape`: how `phone_number.status_updated` is told.
     `lost_until`: the moment by the fake's clock until which every delivery gets lost. `sender.timeout`: how many seconds of
     the host's time an answer may take.
     """
@@ -208,7 +208,7 @@ class Webhooks:
         """Tell of an event that has not happened, of any type and with any data. Returns its id.
 
         It goes to those subscribed to its type, and of a type Linq has not got to everybody. *number* and *chat_id* say what
-        it is about. *secret* signs it instead of each subscription's own: a forgery. To be called without the lock.
+        it is about. *secret* signs it instead of each subscription's own: a forgery.
         """
         event_id, secret = str(uuid.uuid4()), secret and _secret(secret)
         with self._lock:
@@ -223,7 +223,6 @@ class Webhooks:
         """Send a delivery once more, byte for byte, as who overheard it could.
 
         *fresh*: signed anew at this moment, as the provider itself could; *secret*: with this one, which makes it a forgery.
-        To be called without the lock.
         """
         with self._lock:
             own = self.subscriptions.get(delivery.subscription_id)
@@ -241,7 +240,7 @@ class Webhooks:
             self._send(post)
 
     def outage(self, seconds: float = math.inf) -> None:
-        """Lose every delivery from now on, for *seconds* by the fake's clock; 0 ends it. To be called without the lock."""
+        """Lose every delivery from now on, for *seconds* by the fake's clock; 0 ends it."""
         with self._lock:
             self.lost_until = self._clock.now() + seconds
 
