@@ -78,9 +78,10 @@ class Webhooks:
 
     All other methods are called under *lock*. The attributes are the switches. `drop`, `duplicate` and `reorder` are the
     shares of deliveries that get lost, are made twice, or come after the next one about the same chat or line; `delay` how
-    long after the event one is made, by the fake's clock. Chance is *dice*. `status_shape`: how `phone_number.status_updated` is told.
-    `lost_until`: the moment by the fake's clock until which every delivery gets lost. `sender.timeout`: how many seconds of
-    the host's time an answer may take.
+    long after the event one is made, by the fake's clock. Chance is *dice*.
+
+    `status_shape`: how `phone_number.status_updated` is told. `lost_until`: the moment by the fake's clock until which every
+    delivery gets lost. `sender.timeout`: how many seconds of the host's time an answer may take.
     """
 
     def __init__(
