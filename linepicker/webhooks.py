@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, Protocol
 
 import attrs
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from standardwebhooks import Webhook
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -41,6 +42,7 @@ TOLERANCE: Final = 300.0
 RETRY_AFTER: Final = 5.0
 """Seconds after which a webhook that could not be stored may come again. Linq retries a 5xx for up to about half an hour."""
 
+_THREADS: Final = 2  # of a Router's reports; more only race for the same records. One may wait for the provider's list
 _LONGEST_HEADER: Final = 4096  # some 80 signatures
 _STANDARD: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _LEGACY: Final = ("x-webhook-timestamp", "x-webhook-signature")
@@ -402,8 +404,12 @@ def _awaited(router: Reporting) -> Callable[[Report], Awaitable[bool]]:
     if inspect.iscoroutinefunction(report):
         return report
 
+    threads: CapacityLimiter | None = None
+
     async def in_a_thread(what: Report) -> bool:
-        news: bool = await run_in_threadpool(report, what)
+        nonlocal threads
+        threads = threads or CapacityLimiter(_THREADS)  # belongs to the loop it is made in
+        news: bool = await run_sync(report, what, limiter=threads)
         return news
 
     return in_a_thread
