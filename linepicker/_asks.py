@@ -11,11 +11,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
+from linepicker._candidates import candidate
 from linepicker._contact import Contact
-from linepicker._core import candidate
+from linepicker._decode import decode
 from linepicker._line import Rank
 from linepicker._small import Block
-from linepicker.fleet import decode
 from linepicker.model import Candidate, Decision, Kind, Line, Outcome, To, Verdict
 from linepicker.recipients import Recipient
 from linepicker.stores import SAME, Record, Write
@@ -46,6 +46,13 @@ class Swap(Ask):
 
     writes: Sequence[Write]
     seen: Mapping[str, int]
+
+
+@attrs.define
+class Scan(Ask):
+    """→ the records whose keys begin with that, as pairs"""
+
+    prefix: str
 
 
 @attrs.define
@@ -140,6 +147,11 @@ class Who:
         self.same = None if key is None else Write(key, 0, SAME)
 
     @property
+    def is_group(self) -> bool:
+        """Whether it is a group."""
+        return self.recipient.is_group
+
+    @property
     def masked(self) -> str:
         """The recipient, for people and logs."""
         return self.recipient.masked
@@ -183,6 +195,8 @@ class Made:
     override_optout: bool = False
     resumed: bool = False
     on_probation: bool = False
+    notes: tuple[str, ...] = ()
+    continuation: str | None = None
 
     @property
     def to(self) -> To:
@@ -214,6 +228,7 @@ class Made:
             self.at,
             self.who.masked,
             self.moved_from,
+            self.notes,
         )
 
 

@@ -67,7 +67,9 @@ def charge(
             )
         spending.message_mark = (max(now, mark)) + budget.message_gap
         windows.add_message(spending, send_at, now)
-        if state.standing.probation:
+        opened = int(grant.kind != "known")
+        windows.count_week(spending, send_at, messages=1, opened=opened, shadow=bool(grant.notes))
+        if state.standing.probation or state.standing.failing_until:
             spending.probe, spending.probe_at = ident, send_at
     if send_at > now:
         spending.reach = max(max_delay, was.reach)
@@ -98,6 +100,7 @@ def give_back(
     if contact is not None and rest is not None:
         at = contact.times[contact.ids.index(ident)]
         windows.add_message(mine, at, now, -1)
+        windows.count_week(mine, at, messages=-1, opened=-1 if opened_at is not None else 0)
         changed = True
         if contact.opened == ident and contact.made == 1:
             rest = _reverted(contact) if kind == "moved" else None

@@ -97,7 +97,7 @@ class Contact:
 
     def _pack(self) -> bytes:
         number, seldom = self.number.encode(), b""
-        if self.history or self.chats or self.health or self.home or self.rest:
+        if self.history or self.chats or self.health_at or self.home or self.rest:
             known = {
                 "history": self.history,
                 "chats": self.chats,
@@ -206,6 +206,12 @@ class Contact:
         ):
             return None
         return attrs.evolve(self, health=health, health_at=at)
+
+    def in_chat(self, chat_id: str) -> Contact:
+        """With the provider's chat on this line."""
+        if self.chats.get(self.number) == chat_id:
+            return self
+        return attrs.evolve(self, chats={**self.chats, self.number: chat_id})
 
     @property
     def last_at(self) -> float:

@@ -6,52 +6,38 @@ in `decide`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Literal
 
 import attrs
 
 from linepicker import _windows as windows
+from linepicker._candidates import (
+    FleetView,
+    Person,
+    Request,
+    affinity_of,
+    look_at_all,
+    moves_full,
+    opening,
+    ruled_out,
+)
 from linepicker._contact import PAIR, Contact
+from linepicker._conversation import Quiet, look
 from linepicker._line import (
     BUDGETS,
     NEVER,
     Budget,
     LineState,
     Rank,
-    assess,
     budget_of,
     catch_up,
     exclusion,
+    healthy_since,
     message_slot,
 )
-from linepicker._ranking import Ranking, Trie
-from linepicker._small import Block
-from linepicker._windows import DAY
-from linepicker.model import Candidate, Kind, Line
-from linepicker.policy import Policy
-
-
-@attrs.define
-class Request:
-    """What the caller asks for."""
-
-    line_type: str | None = None
-    tags: frozenset[str] = frozenset()
-    exclude: frozenset[str] = frozenset()
-    line: str | None = None
-    max_delay: float = 300.0
-    inbound: bool = False
-    override_optout: bool = False
-
-
-class Person(Protocol):
-    """What a decision sees of the recipient. `salt` settles ties; `area` is the area code if affinity matters."""
-
-    salt: int
-    area: str | None
-    contact: Contact | None
-    block: Block | None
+from linepicker._ranking import Trie
+from linepicker.model import Candidate, Kind
 
 
 @attrs.define
@@ -64,6 +50,8 @@ class Grant:
     budget: Budget
     ranks: Sequence[tuple[str, Rank, float]] = ()
     moved_from: str | None = None
+    notes: tuple[str, ...] = ()
+    homeward: bool = False
 
 
 @attrs.define
@@ -75,65 +63,67 @@ class Refusal:
     retry_at: float | None = None
     number: str | None = None
     kind: Kind | None = None
-
-
-class FleetView(Protocol):
-    """What a decision sees of the fleet."""
-
-    policy: Policy
-    slow: bool
-    stale: bool
-
-    def state(self, number: str) -> LineState | None:
-        """A line of the fleet."""
-        ...
-
-    def rank(self, number: str) -> Rank:
-        """A line as it was last ranked."""
-        ...
-
-    def ranking(self, now: float) -> Ranking:
-        """The ranking, brought up to *now*."""
-        ...
-
-    def again(self, number: str, now: float) -> Rank:
-        """Rank one line anew."""
-        ...
-
-    def states(self) -> Iterator[tuple[str, LineState]]:
-        """All lines of the fleet."""
-        ...
+    notes: tuple[str, ...] = ()
 
 
 def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant | Refusal:
     """The gates, in their order."""
-    if who.block is not None and not request.override_optout:
-        code = who.block.code
-        if code is not None:
-            return Refusal("blocked", code)
+    blocked = who.block is not None or request.chat_health == "OPTED_OUT"
+    code = barred(request, who) if blocked else None
+    if code is not None and not request.override_optout:
+        return Refusal("blocked", code)
     if fleet.stale:
         return Refusal("stale", "stale")
-    if who.contact is not None:
-        return _known(request, who, fleet, who.contact, now)
-    if request.inbound:
-        return _wrote_first(request, fleet, now)
-    if request.line is not None:
-        return _pinned(request, fleet, request.line, now)
-    return _new(request, who, fleet, now)
+    contact = who.contact
+    quiet = look(contact, request.chat_health, fleet.policy, now, inbound=request.inbound)
+    if contact is not None:
+        choice = _known(request, who, fleet, contact, quiet, now)
+    elif quiet.held is not None:
+        choice = Refusal("held", "quiet", None, request.line, "new", (quiet.held,))
+    elif request.inbound:
+        choice = _wrote_first(request, fleet, now)
+    elif request.line is not None:
+        choice = _pinned(request, fleet, request.line, now)
+    else:
+        choice = _new(request, who, fleet, now)
+    if quiet.notes:
+        choice.notes += quiet.notes
+    if code is not None:
+        choice.notes += (f"sent despite: {code}",)
+    return choice
+
+
+def barred(request: Request, who: Person) -> str | None:
+    """The code of what keeps every message from this person: their opt-out, or the provider's block."""
+    code = who.block.code if who.block is not None else None
+    if code is None and request.chat_health == "OPTED_OUT" and not who.is_group:
+        return "opted_out"
+    return code
 
 
 def _known(
-    request: Request, who: Person, fleet: FleetView, contact: Contact, now: float
+    request: Request,
+    who: Person,
+    fleet: FleetView,
+    contact: Contact,
+    quiet: Quiet,
+    now: float,
 ) -> Grant | Refusal:
     number, stickiness = contact.number, fleet.policy.stickiness
     if number in request.exclude or request.line not in (None, number):
         return Refusal("held", "excluded", None, number, "known")
+    if quiet.held is not None:
+        return Refusal("held", "quiet", None, number, "known", (quiet.held,))
+    if contact.home and stickiness.return_home is not None:
+        homeward = _homeward(request, fleet, contact, now)
+        if homeward is not None:
+            return homeward
     state = fleet.state(number)
     if state is not None and state.clear:
-        return _message(request, fleet, state, contact, now)
+        return _message(request, fleet, state, contact, now, quiet.opens_at)
     code, ends = ("not_in_fleet", NEVER) if state is None else exclusion(state, now)
     if state is not None and code is None:
-        return _message(request, fleet, state, contact, now)
+        return _message(request, fleet, state, contact, now, quiet.opens_at)
     mode = {
         "not_in_fleet": stickiness.on_released,
         "flagged": stickiness.on_flagged,
@@ -146,13 +136,36 @@ def _known(
         return Refusal("held", code or "", known_end, number, "known")
     answer = _new(request, who, fleet, now, leaving=number)
     if isinstance(answer, Refusal):
-        opening = min((m for m in (known_end, answer.retry_at) if m is not None), default=None)
-        return Refusal("held", code or "", opening, number, "known")
+        opens_at = min((m for m in (known_end, answer.retry_at) if m is not None), default=None)
+        return Refusal("held", code or "", opens_at, number, "known")
+    return answer
+
+
+def _homeward(request: Request, fleet: FleetView, contact: Contact, now: float) -> Grant | None:
+    """A move back to the line that a gate moved them away from, once that has long been HEALTHY and nobody is talking."""
+    stickiness, home = fleet.policy.stickiness, contact.home
+    state = fleet.state(home)
+    if state is None or request.inbound or request.line or stickiness.return_home is None:
+        return None
+    since = healthy_since(state.standing, now, fleet.span)
+    if since is None or since + stickiness.return_home > now:
+        return None
+    if contact.last_at + stickiness.mid_conversation > now or moves_full(state, now) is not None:
+        return None
+    answer = _pinned(request, fleet, home, now)
+    if isinstance(answer, Refusal):
+        return None  # they are well where they are
+    answer.kind, answer.moved_from, answer.homeward = "moved", contact.number, True
     return answer
 
 
 def _message(
-    request: Request, fleet: FleetView, state: LineState, contact: Contact | None, now: float
+    request: Request,
+    fleet: FleetView,
+    state: LineState,
+    contact: Contact | None,
+    now: float,
+    quiet_until: float = 0.0,
 ) -> Grant | Refusal:
     """A message that opens no conversation, on the line it belongs to."""
     policy, limits, number = fleet.policy, state.limits, state.line.number
@@ -172,6 +185,10 @@ def _message(
     slot = message_slot(spending, budget, policy, now)
     if slot - request.max_delay > now:
         ends.append(("pace", slot - request.max_delay))
+    if quiet_until > slot:
+        slot = quiet_until
+        if slot - request.max_delay > now:
+            ends.append(("quiet", slot - request.max_delay))
     if ends:
         return Refusal("not_now", ends[0][0], max(end for _, end in ends), number, "known")
     return Grant(number, "known", slot, budget)
@@ -200,25 +217,10 @@ def _pinned(request: Request, fleet: FleetView, number: str, now: float) -> Gran
     if code is not None:
         ends = rank.opens_at if code == rank.excluded else NEVER
         return Refusal("held", code, None if ends == NEVER else ends, number, "new")
-    opening = _opening(rank, request.max_delay, now)
-    if opening > now:
-        return Refusal("not_now", rank.excluded or "pace", opening, number, "new")
+    opens_at = opening(rank, request.max_delay, now)
+    if opens_at > now:
+        return Refusal("not_now", rank.excluded or "pace", opens_at, number, "new")
     return Grant(number, "new", rank.slot, rank.budget, ((number, rank, 1.0),))
-
-
-def _opening(rank: Rank, max_delay: float, now: float) -> float:
-    """When a line whose exclusion time ends would take a new conversation; *now* if it would now."""
-    opens = rank.opens_at if rank.excluded else now
-    return max(opens, rank.slot - max_delay, now)
-
-
-def ruled_out(request: Request, line: Line) -> str | None:
-    """What this call itself has against a line."""
-    if request.line_type and (line.line_type or "iMessage").lower() != request.line_type.lower():
-        return "line_type"
-    if not request.tags <= line.tags:
-        return "tag"
-    return "excluded" if line.number in request.exclude else None
 
 
 def _new(
@@ -237,7 +239,7 @@ def _new(
         rank = fleet.rank(found[0])
         send_at = max(rank.slot, now)
         ranks = [
-            (number, fleet.rank(number), _affinity(who, fleet, number) if who.area else 1.0)
+            (number, fleet.rank(number), affinity_of(who, fleet, number) if who.area else 1.0)
             for number in found
         ]
         kind: Kind = "new" if leaving is None else "moved"
@@ -262,7 +264,7 @@ def _best(
     keyed = {}
     for number in best:
         slot, score = fleet.rank(number).key
-        keyed[number] = (slot, score * _affinity(who, fleet, number))
+        keyed[number] = (slot, score * affinity_of(who, fleet, number))
     return sorted(keyed, key=keyed.__getitem__, reverse=True)[:2]
 
 
@@ -285,82 +287,6 @@ def _two_acceptable(
         if len(found) == 2:
             break
     return found
-
-
-def moves_full(state: LineState, now: float) -> float | None:
-    """When a line that took its day's moves may take another; None: it may now."""
-    limit, spending = state.limits.moves_per_day, state.spending
-    start = windows.first_within(spending.times, now, DAY)
-    moves = [
-        moment
-        for moment, moved in zip(spending.times[start:], spending.moved[start:], strict=True)
-        if moved
-    ]
-    return moves[-limit] + DAY if limit is not None and len(moves) >= limit else None
-
-
-def _affinity(who: Person, fleet: FleetView, number: str) -> float:
-    if who.area is None:
-        return 1.0
-    state = fleet.state(number)
-    return 1.0 if state is not None and state.area == who.area else fleet.policy.affinity.area_code
-
-
-def candidate(
-    number: str, rank: Rank, affinity: float, code: str | None = None, opens_at: float = NEVER
-) -> Candidate:
-    """A line as a decision shows it. *code*: what this call has against it, beyond the rank's own."""
-    weight, tier, headroom, vitality = rank.terms
-    excluded, opens = rank.excluded, rank.opens_at
-    if code is not None and (excluded is None or excluded in BUDGETS):
-        by_call = code in ("line_type", "tag", "excluded")
-        excluded = code if by_call else excluded or code
-        opens = NEVER if by_call else max(opens_at, opens if rank.excluded else opens_at)
-    return Candidate(
-        number,
-        0.0 if excluded else weight * tier * headroom * vitality * affinity,
-        {
-            "weight": weight,
-            "tier": tier,
-            "headroom": headroom,
-            "vitality": vitality,
-            "affinity": affinity,
-        },
-        excluded,
-        None if excluded is None or opens == NEVER else opens,
-        rank.slot,
-    )
-
-
-def look_at_all(
-    request: Request, who: Person, fleet: FleetView, now: float, leaving: str | None = None
-) -> list[Candidate]:
-    """Every line of the fleet as this request finds it, the best first."""
-    found = []
-    for number, state in fleet.states():
-        rank = assess(state, fleet.policy, now, slow=fleet.slow)
-        if fleet.stale:
-            rank.excluded, rank.opens_at = "stale", NEVER
-        code, opens = ruled_out(request, state.line), NEVER
-        if code is None and leaving is not None:
-            full = moves_full(state, now)
-            if number == leaving or full is not None:
-                code, opens = ("excluded", NEVER) if number == leaving else ("moves", full or NEVER)
-        if code is None and not rank.excluded and rank.slot - request.max_delay > now:
-            code, opens = "pace", rank.slot - request.max_delay
-        if rank.excluded and rank.opens_at != NEVER:
-            rank = attrs.evolve(rank, opens_at=_opening(rank, request.max_delay, now))
-        affinity = _affinity(who, fleet, number)
-        found.append((rank.tier, rank.key, candidate(number, rank, affinity, code, opens)))
-    found.sort(
-        key=lambda each: (
-            each[2].excluded is not None,
-            each[0],
-            (-each[1][0], -each[2].score),
-            each[2].number,
-        )
-    )
-    return [each for _, _, each in found]
 
 
 def _nobody(

@@ -16,10 +16,13 @@ import attrs
 from linepicker import _record as records
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Flow, Made, Read, Who
-from linepicker._core import Request
+from linepicker._candidates import Request
+from linepicker._decode import decode
 from linepicker._flow import preview, reserve
 from linepicker._polls import ready
+from linepicker._receipts import report_chat, report_receipt
 from linepicker._record import EPOCH
+from linepicker._replies import report_person, report_reply
 from linepicker._update import absorb
 from linepicker._views import assignment, capacity, plan, view
 from linepicker.errors import SourceError
@@ -28,6 +31,7 @@ from linepicker.model import (
     Assignment,
     Capacity,
     ChatHealth,
+    ChatHealthChanged,
     Decision,
     Line,
     LineAssigned,
@@ -146,15 +150,14 @@ class Desk:
         override_optout: bool,
         chat_health: str | None,
     ) -> Request:
-        """The caller's wishes, checked. Raises ValueError naming the argument. *text* and *chat_health* are accepted, and
-        weigh nothing yet."""
+        """The caller's wishes, checked. Raises ValueError naming the argument. *text* is accepted, and weighs nothing yet."""
         asked = line_type or tags or exclude or inbound or override_optout or chat_health
         if not asked and line is None and text is None and max_delay is None:
             return self._plain
         if text is not None and not isinstance(text, str):
             raise ValueError(f"text must be a string, got {type(text).__name__}")
         if chat_health is not None:
-            ChatHealth(chat_health)
+            chat_health = ChatHealth(chat_health)
         if max_delay is None:
             max_delay = self.policy.pace.max_delay
         elif not 0.0 <= max_delay < math.inf:
@@ -171,6 +174,7 @@ class Desk:
             max_delay,
             inbound,
             override_optout,
+            chat_health,
         )
 
     # Flows
@@ -222,35 +226,32 @@ class Desk:
         return decision
 
     def report(self, report: Report, now: float) -> Flow[bool]:
-        """What is learned later."""
+        """What is learned later. Raises InvalidRecipient."""
+        if (
+            not isinstance(report, LineChanged | LineAssigned | LineReleased)
+            and report.to is not None
+        ):
+            self.who(report.to)
         match report:
             case LineChanged() | LineAssigned() | LineReleased():
                 return upkeep.report_line(self.fleet, report, now)
             case OptedOut() | OptedIn():
-                back = isinstance(report, OptedIn)
-                who = self.who(report.to)
-                return upkeep.report_person(self.fleet, who, now, at=report.at, back=back)
-            case Replied() if report.to is not None:
-                return upkeep.report_reply(
-                    self.fleet,
-                    self.who(report.to),
-                    now,
-                    number=report.number,
-                    text=report.text,
-                    at=report.at,
-                    event_id=report.event_id,
-                )
-        return self._receipt(report.number, now)
-
-    def _receipt(self, number: str | None, now: float) -> Flow[bool]:
-        """Receipts and chat health are taken, and weigh nothing yet."""
-        yield from ready(self.fleet, now)
-        return number is None or self.fleet.state(number) is not None
+                return report_person(self.fleet, report, self.who, now)
+            case Replied():
+                return report_reply(self.fleet, report, self.who, now)
+            case ChatHealthChanged():
+                return report_chat(self.fleet, report, self.who, now)
+        return report_receipt(self.fleet, report, self.who, now)
 
     def lines(self, now: float) -> Flow[list[LineView]]:
         """Every line as it stands, its records read anew."""
         now = yield from self._read_all(now)
-        return [view(state, self.fleet, now) for _, state in self.fleet.states()]
+        tallies: Answer = yield Read([records.tally_key(n) for n, _ in self.fleet.states()])
+        found = {key: decode(key, record) for key, record in tallies.records.items()}
+        return [
+            view(state, self.fleet, now, found.get(records.tally_key(number)))
+            for number, state in self.fleet.states()
+        ]
 
     def capacity(self, now: float, horizon: float) -> Flow[Capacity]:
         """How much fits."""

@@ -21,9 +21,12 @@ from linepicker._asks import (
     Who,
     ident_of,
 )
+from linepicker._candidates import Request, look_at_all
 from linepicker._charge import charge
 from linepicker._contact import HISTORY_KEPT, PAIR_KEPT, Contact
-from linepicker._core import Grant, Refusal, Request, decide, look_at_all
+from linepicker._conversation import look
+from linepicker._core import Grant, Refusal, decide
+from linepicker._decode import decode
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
 from linepicker._record import EPOCH, Spending
@@ -39,7 +42,7 @@ from linepicker.errors import (
     StaleHealth,
     StoreError,
 )
-from linepicker.fleet import Fleet, decode
+from linepicker.fleet import Fleet
 from linepicker.model import Decision, Line, Outcome
 from linepicker.stores import Answer, Write
 
@@ -142,7 +145,8 @@ def _draft(
     ident = ident_of(made_id)
     spending = charge(state, grant, fleet.policy, now, ident, request.max_delay)
     keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
-    contact = _contacted(who.contact, grant, now, ident, keep)
+    contact = _contacted(who.contact, grant, now, ident, keep, inbound=request.inbound)
+    standing = state.standing
     made = Made(
         made_id,
         who,
@@ -158,8 +162,11 @@ def _draft(
         None,
         request.override_optout,
         False,
-        state.standing.probation,
+        standing.probation or standing.failing_until > 0.0,
+        grant.notes,
     )
+    if grant.kind == "moved" and not grant.homeward:
+        made.continuation = fleet.policy.stickiness.continuation or None
     writes = [
         Write(state.spending_key, state.spending_version, spending.encode()),
         Write(who.contact_key, who.contact_version, contact.encode()),
@@ -228,13 +235,16 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
         now,
         who.masked,
         choice.moved_from,
+        choice.notes,
     )
 
 
 NOTHING: Final[Mapping[str, int]] = {}
 
 
-def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int, keep: int) -> Contact:
+def _contacted(
+    contact: Contact | None, grant: Grant, now: float, ident: int, keep: int, *, inbound: bool
+) -> Contact:
     """The recipient's record with this reservation on it."""
     if contact is None:
         return Contact(
@@ -248,14 +258,18 @@ def _contacted(contact: Contact | None, grant: Grant, now: float, ident: int, ke
             array("d", (grant.send_at,)),
             array("I", (ident,)),
             1,
+            now if inbound else 0.0,
         )
     if grant.kind == "moved":
-        contact = moved(contact, grant, now, opened=ident)
+        away = "" if grant.homeward else contact.home or contact.number
+        contact = moved(contact, grant, now, opened=ident, home=away)
+    if inbound:
+        contact = contact.replied(now)
     return contact.messaged(grant.send_at, now, ident, keep)
 
 
-def moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contact:
-    """The contact on its new line, the old one remembered."""
+def moved(contact: Contact, grant: Grant, now: float, *, opened: int, home: str = "") -> Contact:
+    """The contact on its new line, the old one remembered. *home*: the line they may go back to."""
     history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
     lines = {grant.number, *(line for line, _ in history)}
     return attrs.evolve(
@@ -267,6 +281,9 @@ def moved(contact: Contact, grant: Grant, now: float, *, opened: int) -> Contact
         opened=opened,
         made=0,
         wait_until=0.0,
+        health="",
+        health_at=now,
+        home=home,
     )
 
 
@@ -294,6 +311,8 @@ def decision_of(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now:
         tuple(candidates),
         now,
         who.masked,
+        None,
+        refusal.notes,
     )
 
 
@@ -387,6 +406,10 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
         if code is not None:
             retry_at = None if ends == float("inf") else ends
             refusal = Refusal("held", code, retry_at, number, made.kind)
+        elif made.kind == "known":
+            quiet = look(contact, None, fleet.policy, now, inbound=True)
+            if quiet.held is not None:
+                refusal = Refusal("held", "quiet", None, number, made.kind, (quiet.held,))
     if refusal is not None:
         yield from undo(fleet, made, now)
         raise refused(decision_of(fleet, Request(), who, refusal, now))

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from linepicker import _windows as windows
+from linepicker._observations import UNKNOWN
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
 from linepicker._windows import DAY, HOUR, SPREAD
@@ -121,7 +122,21 @@ def conclude(standing: Standing, policy: Policy) -> Conclusion:
 def is_clear(standing: Standing, conclusion: Conclusion) -> bool:
     """Whether no code of standing, operator or refusal can apply until the standing changes."""
     barred = conclusion.first or conclusion.second or conclusion.draining
-    return not (barred or standing.out_until or standing.probation)
+    return not (barred or standing.out_until or standing.probation or standing.failing_until)
+
+
+def healthy_since(standing: Standing, now: float, span: float) -> float | None:
+    """Since when nothing at all speaks against a line; None: something does at *now*."""
+    reputation, status = standing.reputation, standing.status
+    if reputation.level(span) or reputation.recovering(span) or status.level(span):
+        return None
+    if standing.released is not None or standing.operator or standing.probation:
+        return None
+    if standing.failing_until or standing.out_until > now:
+        return None
+    worse = [reputation.last(value) for value in ("AT_RISK", UNKNOWN, "CRITICAL")]
+    last = [each for each in (*worse, status.last("FLAGGED")) if each is not None]
+    return max(standing.first_seen, standing.out_until, *last)
 
 
 def exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str | None, float]:
@@ -132,10 +147,13 @@ def exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str | Non
     beyond = NEVER if conclusion.second else 0.0  # which outlasts a refusal
     if standing.out_until > now:
         return "ineligible", max(standing.out_until, beyond)
-    if standing.probation and spending.probe and spending.probe != mine:
+    if conclusion.second is None and standing.failing_until > now:
+        return "failing", standing.failing_until
+    probing = standing.probation or standing.failing_until
+    if probing and spending.probe and spending.probe != mine:
         ends = spending.probe_at + PROBE_LEASE
         if ends > now:
-            return "ineligible", max(ends, beyond)
+            return "ineligible" if standing.probation else "failing", max(ends, beyond)
     return conclusion.second, NEVER
 
 
@@ -263,9 +281,9 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
     if slot > now:
         until = min(until, slot)
     tier_factor = policy.at_risk.weight if budget.at_risk else 1.0
-    weight = state.line.weight
+    weight, vitality = state.line.weight, state.standing.vitality
     tier = int(budget.at_risk) if policy.prefer == "healthiest" else 0
-    key = (0.0 if slot <= now else -math.ceil(slot), weight * tier_factor * headroom)
+    key = (0.0 if slot <= now else -math.ceil(slot), weight * tier_factor * headroom * vitality)
     return Rank(
         code,
         opens_at,
@@ -273,6 +291,6 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
         tier,
         slot,
         key,
-        (weight, tier_factor, max(headroom, 0.0), 1.0),
+        (weight, tier_factor, max(headroom, 0.0), vitality),
         budget,
     )

@@ -10,8 +10,9 @@ from linepicker._asks import (
     Who,
     ident_of,
 )
+from linepicker._candidates import Request
 from linepicker._charge import charge
-from linepicker._core import Refusal, Request, decide_move
+from linepicker._core import Refusal, decide_move
 from linepicker._flow import NOTHING, decision_of, moved, refused
 from linepicker._polls import ready
 from linepicker._record import EPOCH

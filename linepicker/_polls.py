@@ -19,11 +19,12 @@ from linepicker._asks import (
     Sleep,
     Swap,
 )
+from linepicker._decode import decode
 from linepicker._record import EPOCH, Spending, Standing
 from linepicker._settle import flush
 from linepicker._update import absorb, busy, encoded
 from linepicker.errors import SourceError, StoreError
-from linepicker.fleet import Fleet, Held, decode
+from linepicker.fleet import Fleet, Held
 from linepicker.model import (
     Line,
 )

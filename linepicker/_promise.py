@@ -57,6 +57,11 @@ class Promise:
         return self._made.moved_from
 
     @property
+    def continuation(self) -> str | None:
+        """The policy's text for the first message after such a move, None where there is none to say."""
+        return self._made.continuation
+
+    @property
     def decision(self) -> Decision:
         """The record of the choice."""
         return self._made.decision
@@ -111,7 +116,7 @@ class Reservation(Promise):
         the store is out (then it is still open); never for SENT and UNKNOWN, whose charge already stands.
         """
         made = self._made
-        if outcome == "SENT" and made.plain and chat_id is None and number is None:
+        if outcome == "SENT" and made.plain and chat_id is message_id is number is None:
             made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
             return
         verdict = Verdict(
@@ -173,7 +178,7 @@ class AsyncReservation(Promise):
     ) -> None:
         """As `Reservation.settle`."""
         made = self._made
-        if outcome == "SENT" and made.plain and chat_id is None and number is None:
+        if outcome == "SENT" and made.plain and chat_id is message_id is number is None:
             made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
             return
         verdict = Verdict(

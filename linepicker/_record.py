@@ -60,6 +60,21 @@ def ticket_key(pool: str, key: str) -> str:
     return f"key/{pool}/{key}"
 
 
+def message_key(message_id: str) -> str:
+    """The key of what is known of a message by the provider's id."""
+    return f"message/{message_id}"
+
+
+def chat_key(chat_id: str) -> str:
+    """The key of whose a conversation is, by the provider's id."""
+    return f"chat/{chat_id}"
+
+
+def tally_key(number: str) -> str:
+    """The key of a line's tally."""
+    return f"line/{number}/tally"
+
+
 def event_key(event_id: str) -> str:
     """The key of an event that was counted."""
     return f"event/{event_id}"
@@ -73,8 +88,10 @@ class Standing:
     """What was observed and decided of a line. JSON; written when something changed.
 
     `warm`: it was there when its pool was first seen. `released`: when the provider took it away. `out_until`: when a
-    refusal ends; with `probation` one unsettled reservation at a time follows until one is SENT. `operator`: "paused",
-    "draining" or "", with the reason given.
+    refusal ends; with `probation` one unsettled reservation at a time follows until one is SENT. `failing_until`: when the
+    time out ends that failed messages earned it, 0 if there is none; one message at a time follows until one is delivered,
+    `probed_at` being when the first of them was SENT. `trips` counts such time outs in a row, the last at `tripped_at`, for
+    `tripped_for`. `vitality`: what its outcomes come to. `operator`: "paused", "draining" or "", with the reason given.
     """
 
     first_seen: float = 0.0
@@ -86,6 +103,12 @@ class Standing:
     probation: bool = False
     operator: str = ""
     reason: str = ""
+    failing_until: float = 0.0
+    probed_at: float = 0.0
+    trips: int = 0
+    tripped_at: float = 0.0
+    tripped_for: str = ""
+    vitality: float = 1.0
     format: int = FORMAT
     rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
@@ -101,6 +124,12 @@ class Standing:
             "probation": self.probation,
             "operator": self.operator,
             "reason": self.reason,
+            "failing_until": self.failing_until,
+            "probed_at": self.probed_at,
+            "trips": self.trips,
+            "tripped_at": self.tripped_at,
+            "tripped_for": self.tripped_for,
+            "vitality": self.vitality,
         }
         return bytes([self.format]) + dump({**self.rest, **known})
 
@@ -121,6 +150,12 @@ class Standing:
                 probation=bool(value.pop("probation")),
                 operator=str(value.pop("operator")),
                 reason=str(value.pop("reason")),
+                failing_until=float(value.pop("failing_until")),
+                probed_at=float(value.pop("probed_at")),
+                trips=int(value.pop("trips")),
+                tripped_at=float(value.pop("tripped_at")),
+                tripped_for=str(value.pop("tripped_for")),
+                vitality=float(value.pop("vitality")),
                 format=number,
                 rest=value,
             )
@@ -130,7 +165,7 @@ class Standing:
 
 # A line's spending
 
-_SPENDING: Final = struct.Struct("<BIdIddddIdII")
+_SPENDING: Final = struct.Struct("<BIdIddddIdIII")
 
 
 def _no_times() -> array[float]:
@@ -150,7 +185,8 @@ class Spending:
     """What left on a line: exact times of new conversations, messages in buckets, pace, sending days.
 
     `times`, `ids`, `moved` run in parallel, sorted by time: when a new conversation's message leaves, 32 bits of its
-    reservation's id, and whether it is a move. `buckets` holds pairs: number of the bucket, messages in it.
+    reservation's id, and whether it is a move. `buckets` holds pairs: number of the bucket, messages in it. `week` holds rows
+    of four: number of the 6 h, messages, new conversations, and messages that a rule in shadow mode would have held.
     `day` counts the sending days begun, the last one at `day_start`; `ramp_day` is the first of them after the return
     from the CRITICAL seen at `ramp_for`. `new_mark` and `message_mark` are GCRA's theoretical arrival times, `reach` how far
     ahead of the clock they were ever let go. `probe` is the unsettled reservation of a line on probation.
@@ -161,6 +197,7 @@ class Spending:
     moved: bytes = b""
     buckets: array[int] = attrs.field(factory=_no_buckets)
     messages: int = 0
+    week: array[int] = attrs.field(factory=_no_buckets)
     day: int = 0
     day_start: float = 0.0
     ramp_day: int = 0
@@ -175,7 +212,7 @@ class Spending:
 
     def encode(self) -> bytes:
         """Its bytes."""
-        times, ids, buckets = self.times, self.ids, self.buckets
+        times, ids, buckets, week = self.times, self.ids, self.buckets, self.week
         numbers = _SPENDING.pack(
             self.format,
             self.day,
@@ -189,11 +226,14 @@ class Spending:
             self.probe_at,
             len(times),
             len(buckets),
+            len(week),
         )
         if LITTLE:
-            lists = times.tobytes() + ids.tobytes() + self.moved + buckets.tobytes()
+            counts = buckets.tobytes() + week.tobytes()
+            lists = times.tobytes() + ids.tobytes() + self.moved + counts
         else:
-            lists = swapped(times) + swapped(ids) + self.moved + swapped(buckets)
+            counts = swapped(buckets) + swapped(week)
+            lists = swapped(times) + swapped(ids) + self.moved + counts
         return numbers + lists + self.rest
 
     @classmethod
@@ -203,10 +243,11 @@ class Spending:
         try:
             reader = Reader(raw)
             values = reader.unpack(_SPENDING)
-            charges, buckets = values[-2:]
+            charges, buckets, rows = values[-3:]
             times, ids = reader.array("d", charges), reader.array("I", charges)
             moved, pairs = reader.take(charges), reader.array("i", buckets)
-            if not all(map(math.isfinite, (*times, *values))) or buckets % 2:
+            week = reader.array("i", rows)
+            if not all(map(math.isfinite, (*times, *values))) or buckets % 2 or rows % 4:
                 raise ValueError("impossible numbers")
             (
                 _,
@@ -219,13 +260,14 @@ class Spending:
                 reach,
                 probe,
                 probe_at,
-            ) = values[:-2]
+            ) = values[:-3]
             return cls(
                 times,
                 ids,
                 moved,
                 pairs,
                 sum(pairs[1::2]),
+                week,
                 day,
                 day_start,
                 ramp_day,
@@ -249,6 +291,7 @@ class Spending:
             self.moved,
             self.buckets,
             self.messages,
+            self.week,
             self.day,
             self.day_start,
             self.ramp_day,

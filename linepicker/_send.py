@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import attrs
 
 from linepicker._asks import Call, Called, Flow, Made, NewId, Now, Sleep, Who
-from linepicker._core import Request
+from linepicker._candidates import Request
 from linepicker._flow import check
 from linepicker._settle import settle_or_keep
 from linepicker.errors import AlreadySent, Held, NoLine, NotNow

@@ -8,15 +8,19 @@ from typing import Any, Final
 import attrs
 
 from linepicker import _record as records
-from linepicker._asks import Flow, Made
+from linepicker._asks import Flow, Made, Swap
 from linepicker._charge import give_back
 from linepicker._contact import HISTORY_KEPT, Contact
-from linepicker._small import Block, Ticket
-from linepicker._update import update
+from linepicker._failing import after_probe
+from linepicker._line import PROBE_LEASE
+from linepicker._links import CHATS_KEPT, MESSAGES_KEPT, link_of, usable
+from linepicker._small import Block, Link, Ticket, encode_small
+from linepicker._update import absorb, update
 from linepicker._windows import DAY
 from linepicker.errors import StoreError
 from linepicker.fleet import Fleet
 from linepicker.model import Outcome, Verdict
+from linepicker.stores import Answer, Write
 
 PAIR_WAIT: Final = 60.0
 """How long a pair waits after a rate limit that names no time: Linq counts per 60 s."""
@@ -35,17 +39,50 @@ def settle(
     learned = outcome is Outcome.SENT and verdict.chat_id not in (None, made.chat_id)
     learned = learned or (outcome is Outcome.SENT and verdict.number not in (None, number))
     limited = outcome is Outcome.RATE_LIMITED
+    links = _links(made, verdict, now)
     if not (undone or learned or limited or made.on_probation or made.key):
+        yield from _linked(fleet, links)
         return
     ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
     keys = [made.who.contact_key, made.who.block_key, ticket_key, spending_key, standing_key]
+    expires = {key: at for key, (_, at) in links.items()}
+    if ticket_key is not None:
+        expires[ticket_key] = now + DAY
+
+    def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+        after = _settled(fleet, made, verdict, now, was)
+        for key, (link, _) in links.items():
+            after[key] = after[key] or link
+        return after
+
     yield from update(
         fleet,
-        [key for key in keys if key is not None],
-        lambda was: _settled(fleet, made, verdict, now, was),
+        [*(key for key in keys if key is not None), *links],
+        change,
         who=made.who,
-        expires={} if ticket_key is None else {ticket_key: now + DAY},
+        expires=expires,
     )
+
+
+def _links(made: Made, verdict: Verdict, now: float) -> dict[str, tuple[Link, float]]:
+    """What tells later whose a message and its conversation are, and until when; nothing where nothing went out."""
+    if verdict.outcome not in (Outcome.SENT, Outcome.UNKNOWN):
+        return {}
+    link, found = link_of(None, made.who, verdict.number or made.number, now), {}
+    if usable(verdict.message_id):
+        found[records.message_key(verdict.message_id or "")] = (link, now + MESSAGES_KEPT)
+    if verdict.chat_id != made.chat_id and usable(verdict.chat_id):
+        found[records.chat_key(verdict.chat_id or "")] = (link, now + CHATS_KEPT)
+    return found
+
+
+def _linked(fleet: Fleet, links: Mapping[str, tuple[Link, float]]) -> Flow[None]:
+    """Write links that nobody has written yet; those that are there say the same."""
+    if links:
+        writes = [Write(key, 0, encode_small(link), until) for key, (link, until) in links.items()]
+        answer: Answer = yield Swap([*writes, fleet.same], {})
+        if not answer.applied:
+            absorb(fleet, answer)
 
 
 def _settled(
@@ -77,9 +114,13 @@ def _settled(
             out_until=max(standing.out_until, now + max(0.0, pause or 0.0)),
             probation=standing.probation or not known,
         )
-    elif outcome is Outcome.SENT and standing.probation and spending.probe == made.ident:
-        after[standing_key] = attrs.evolve(standing, probation=False, out_until=0.0)
-    if spending.probe == made.ident and after[spending_key] is not None:
+    elif outcome is Outcome.SENT and spending.probe == made.ident:
+        if standing.probation:
+            standing = attrs.evolve(standing, probation=False, out_until=0.0)
+        after[standing_key] = standing = after_probe(standing, now, PROBE_LEASE)
+    accepted = outcome in (Outcome.SENT, Outcome.UNKNOWN)
+    awaited = accepted and standing.failing_until > 0.0  # its receipt, or the end of its lease
+    if spending.probe == made.ident and after[spending_key] is not None and not awaited:
         cleared = after[spending_key].copy()
         cleared.probe = 0
         after[spending_key] = cleared

@@ -1,4 +1,5 @@
-"""The small records, each one JSON object: whether a handle wants messages, the moments of polls, what a key stands for."""
+"""The small records, each one JSON object: whether a handle wants messages, the moments of polls, what a key stands for, whose
+a message was."""
 
 from __future__ import annotations
 
@@ -73,7 +74,23 @@ class Ticket(_Small):
     moved_from: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
 
 
-def encode_small(record: Block | FleetRecord | Ticket) -> bytes:
+@attrs.frozen
+class Link(_Small):
+    """Whose a message or a conversation is, by the provider's id: the pool and key of the recipient, the line, since when. Of
+    a message also what became of it; `blamed`: its failure counts against the line."""
+
+    pool: str = attrs.field(validator=_TEXT)
+    to: str = attrs.field(validator=_TEXT)
+    number: str = attrs.field(validator=_TEXT)
+    at: float = attrs.field(validator=_moment)
+    delivered: bool = False
+    read: bool = False
+    failed_at: float | None = attrs.field(default=None, validator=_SOMETIMES)
+    code: int | None = None
+    blamed: bool = False
+
+
+def encode_small(record: Block | FleetRecord | Link | Ticket) -> bytes:
     """The bytes of a small record."""
     known = attrs.asdict(record, recurse=False)
     del known["format"], known["rest"]
@@ -107,3 +124,9 @@ def decode_ticket(raw: bytes) -> Ticket:
     """A key's record from its bytes."""
     ticket: Ticket = _small(Ticket, "key", raw)
     return ticket
+
+
+def decode_link(raw: bytes) -> Link:
+    """A link from its bytes."""
+    link: Link = _small(Link, "link", raw)
+    return link

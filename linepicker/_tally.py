@@ -14,7 +14,7 @@ import math
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Final
 
@@ -32,10 +32,9 @@ LATEST: Final = 100
 CODES: Final = 12
 """How many codes of failures are told apart within a week (Linq's `message.failed` knows 7); the rest have none."""
 
-NAMES: Final = ("sent", "delivered", "read", "opened", "answered", "opted_out", "shadow")
-"""What is counted besides failures. `opened`: new conversations. `answered`: those of them in which the person wrote, once
-each and at the moment they were opened, so that both are of the same week. `shadow`: messages that a rule in shadow mode
-would have held."""
+NAMES: Final = ("delivered", "read", "answered", "opted_out")
+"""What is counted besides failures. `answered`: conversations in which the person wrote, once each and at the moment they were
+opened. What left, and how many conversations were opened, a line's spending knows."""
 
 STEP: Final = 20
 """Vitality is in steps of 1/20, so that a line's standing is seldom rewritten."""
@@ -47,11 +46,6 @@ _TALLY: Final = struct.Struct("<BqHH")
 _FAILURE: Final = "failed:"
 _OK: Final = b"\1"
 _FAILED: Final = b"\0"
-
-
-def tally_key(number: str) -> str:
-    """The key of a line's tally."""
-    return f"line/{number}/tally"
 
 
 def failed(code: int | None) -> str:
@@ -135,11 +129,14 @@ class Tally:
         times.extend([now] * (len(self.times) - max(start, end)))
         return Tally(names, cells, bucket, times, self.oks[start:], self.format, self.rest)
 
-    def add(self, name: str, at: float, now: float, count: int = 1) -> Tally:
+    def add(
+        self, name: str, at: float, now: float, count: int = 1, *, outcome: bool = True
+    ) -> Tally:
         """With *count* more of *name* at the moment *at*, or fewer if below 0, at the moment *at* they were added with.
 
         A moment later than *now* is brought to now; one older than the week changes nothing. "delivered" and failures
-        are outcomes; of these the latest are remembered. To take one away removes the last of its kind not later than *at*.
+        are outcomes; of these the latest are remembered, unless *outcome* is false: where deliveries are never told, failures
+        alone prove nothing. To take one away removes the last of its kind not later than *at*.
         """
         tally, moment = self.at(now), min(at, now)
         column = int(moment // BUCKET) - tally.newest + BUCKETS - 1
@@ -154,7 +151,7 @@ class Tally:
                 tally.cells.extend([0] * BUCKETS)
         cell = tally.names.index(name) * BUCKETS + column
         tally.cells[cell] = _within(tally.cells[cell] + count)
-        if failure or name == "delivered":
+        if outcome and (failure or name == "delivered"):
             _remember(tally, moment, _FAILED if failure else _OK, count)
         return tally
 
@@ -216,11 +213,6 @@ def _reply_rate(seen: Mapping[str, int], sample: int) -> float | None:
     return None if opened < max(1, sample) else min(1.0, seen.get("answered", 0) / opened)
 
 
-def reply_rate(tally: Tally, now: float, *, sample: int) -> float | None:
-    """The share of the week's conversations that were answered; None: fewer than *sample* were opened."""
-    return _reply_rate(counts(tally, now), sample)
-
-
 def tripped(
     tally: Tally,
     now: float,
@@ -260,26 +252,22 @@ def time_out(trips: int, *, first: float, growth: float, longest: float, salt: s
     return low + (high - low) * drawn / 2**32
 
 
-def vitality(tally: Tally, now: float, *, reply_rate: float, sample: int) -> float:
-    """How well the line does, from 0.1 to 1.0 in steps of 0.05: the product of two terms, each 1 until *sample* was seen.
+def vitality(seen: Mapping[str, int], *, reply_rate: float, sample: int) -> float:
+    """How well a line does, from 0.1 to 1.0 in steps of 0.05, by what was *seen* of it in 7 days: the product of two terms,
+    each 1 until *sample* was seen.
 
     Replies: the share of conversations answered over twice *reply_rate*, at most 1; so 0.5 where trouble begins. Receipts:
-    the share of outcomes that are deliveries. More replies never lower it, more failures never raise it.
+    the share of messages that did not fail. More replies never lower it, more failures never raise it.
     """
-    seen = counts(tally, now)
     rate, failures = _reply_rate(seen, sample), _failures(seen)
-    outcomes = failures + seen.get("delivered", 0)
+    told = max(failures + seen.get("delivered", 0), seen.get("sent", 0))  # SMS and groups owe none
     replies = 1.0 if rate is None or not reply_rate else min(1.0, rate / (2 * reply_rate))
-    receipts = 1.0 if outcomes < max(1, sample) else 1.0 - failures / outcomes
+    receipts = 1.0 if told < max(1, sample) else 1.0 - failures / told
     return max(WEAKEST, round(STEP * replies * receipts) / STEP)
 
 
-def sentences(tally: Tally, now: float, *, reply_rate: float, sample: int) -> tuple[str, ...]:
-    """What an operator should know: the week in one sentence, and one for each thing that speaks against the line."""
-    tally = tally.at(now)
-    seen = counts(tally, now)
-    if not seen:
-        return ()
+def week(seen: Mapping[str, int], *, sample: int) -> str:
+    """A line's 7 days in one sentence; empty where nothing was seen."""
     rate, failures = _reply_rate(seen, sample), _failures(seen)
     codes = ", ".join(
         f"{name.partition(':')[2] or 'no code'}: {count}"
@@ -297,17 +285,24 @@ def sentences(tally: Tally, now: float, *, reply_rate: float, sample: int) -> tu
         (seen.get("opted_out", 0), _plural(seen.get("opted_out", 0), "opt-out")),
         (seen.get("shadow", 0), "that a rule in shadow mode would have held"),
     )
-    result = ["7 days: " + ", ".join(f"{count} {what}" for count, what in parts if count)]
+    told = ", ".join(f"{count} {what}" for count, what in parts if count)
+    return f"7 days: {told}." if told else ""
+
+
+def troubles(
+    seen: Mapping[str, int], streak: int, *, reply_rate: float, sample: int
+) -> Iterator[str]:
+    """A sentence for each thing that speaks against a line."""
+    rate = _reply_rate(seen, sample)
     if rate is not None and rate < reply_rate:
-        result.append(
-            f"{100 * rate:.0f} % of {seen['opened']} conversations answered: under {100 * reply_rate:g} % is trouble"
+        yield (
+            f"{100 * rate:.0f} % of {seen['opened']} conversations answered: under {100 * reply_rate:g} % is trouble."
         )
-    if tally.streak > 1:
-        result.append(f"the last {tally.streak} outcomes all failed")
-    value = vitality(tally, now, reply_rate=reply_rate, sample=sample)
+    if streak > 1:
+        yield f"The last {streak} outcomes all failed."
+    value = vitality(seen, reply_rate=reply_rate, sample=sample)
     if value < 1:
-        result.append(f"vitality {value:g}: new conversations rather go to other lines")
-    return tuple(result)
+        yield f"Vitality {value:g}: new conversations rather go to other lines."
 
 
 def _plural(count: int, noun: str) -> str:

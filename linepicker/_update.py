@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from linepicker._asks import ATTEMPTS, Dice, Flow, Read, Sleep, Swap, Who
+from linepicker._decode import decode
 from linepicker._record import EPOCH
-from linepicker._small import Block, FleetRecord, Ticket, encode_small
+from linepicker._small import Block, FleetRecord, Link, Ticket, encode_small
 from linepicker.errors import StoreError
-from linepicker.fleet import Fleet, decode
+from linepicker.fleet import Fleet
 from linepicker.stores import Answer, Write
 
 
@@ -82,7 +83,7 @@ def encoded(record: Any) -> bytes | None:
     """The bytes of any record."""
     if record is None or isinstance(record, bytes):
         return record
-    if isinstance(record, Block | FleetRecord | Ticket):
+    if isinstance(record, Block | FleetRecord | Link | Ticket):
         return encode_small(record)
     raw: bytes = record.encode()
     return raw

@@ -1,47 +1,37 @@
-"""What keeps the records true: reports, and the operator's and the importer's verbs."""
+"""What keeps the records true: reports of lines, and the operator's and the importer's verbs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
 from linepicker import _record as records
-from linepicker import _windows as windows
 from linepicker._asks import (
     Flow,
     Read,
+    Scan,
     Who,
 )
 from linepicker._contact import Contact
+from linepicker._decode import decode
 from linepicker._observations import DRIFT, UNKNOWN
 from linepicker._polls import open_store, ready
-from linepicker._record import EPOCH, Spending, Standing
-from linepicker._small import Block
+from linepicker._record import EPOCH, Standing
 from linepicker._update import absorb, update
 from linepicker.errors import SourceError
-from linepicker.fleet import Fleet, decode
+from linepicker.fleet import Fleet
 from linepicker.model import (
     LineAssigned,
     LineChanged,
     LineReleased,
 )
-from linepicker.stores import Answer
+from linepicker.stores import Answer, Record
 
 EVENTS_KEPT: Final = 2 * 86400.0
 """How long, in seconds, an event id is remembered. Linq retries for at most about half an hour."""
-
-_KEYWORDS: Final = frozenset({"STOP", "UNSUBSCRIBE", "OPTOUT", "CANCEL", "END", "QUIT"})
-_OPT_OUT: Final = re.compile(r"opt[ -]?out", re.IGNORECASE)
-
-
-def is_opt_out(text: str) -> bool:
-    """Whether a whole message is an opt-out keyword as Linq defines them (chat health_status): exact upper case, but "opt
-    out" in any case, with or without a space or hyphen."""
-    said = text.strip()
-    return said in _KEYWORDS or _OPT_OUT.fullmatch(said) is not None
+_AT_ONCE: Final = 200
 
 
 def report_line(
@@ -56,7 +46,7 @@ def report_line(
     key = records.standing_key(number)
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        if not _listed(fleet, number, was[key]):
+        if not is_listed(fleet, number, was[key]):
             return None
         record = was[fleet.fleet_key]
         polls = record.polls if record else ()
@@ -67,7 +57,7 @@ def report_line(
     return written
 
 
-def _listed(fleet: Fleet, number: str, standing: Standing | None) -> bool:
+def is_listed(fleet: Fleet, number: str, standing: Standing | None) -> bool:
     """Whether a line is of the fleet; as long as no list was read, whether the store knows it. Raises SourceError where
     neither tells: the report can be made again."""
     if fleet.polled_at is None and standing is None:
@@ -107,87 +97,13 @@ def _reported(
     return after if after != standing else None
 
 
-def report_person(fleet: Fleet, who: Who, now: float, *, at: float, back: bool) -> Flow[bool]:
-    """An opt-out (or, with *back*, a return) of one handle."""
-    now = yield from ready(fleet, now)
-    key = who.block_key
-    if key is None:
-        return False  # groups are never blocked
-    moment = min(at, now)
-    written: bool = yield from update(
-        fleet,
-        [key],
-        lambda was: {key: _turned(was[key] or Block(), moment, back=back)},
-        who=who,
-    )
-    return written
-
-
-def _turned(block: Block, at: float, *, back: bool) -> Block:
-    """After an opt-out or a return; the same, where something later is known."""
-    never = -float("inf")
-    barred = max(block.out or never, block.refused or never)
-    if back:
-        return attrs.evolve(block, back=max(at, block.back or at)) if at > barred else block
-    return (
-        attrs.evolve(block, out=max(at, block.out or at)) if at >= (block.back or never) else block
-    )
-
-
-def report_reply(
-    fleet: Fleet,
-    who: Who,
-    now: float,
-    *,
-    number: str,
-    text: str | None,
-    at: float,
-    event_id: str | None,
-) -> Flow[bool]:
-    """A person wrote: a message on that line, an assignment if they have none, and a return unless it is an opt-out."""
-    now = yield from ready(fleet, now)
-    moment = min(at, now)
-    standing_key = records.standing_key(number)
-    spending_key = records.spending_key(number)
-    event = records.event_key(event_id) if event_id else None
-
-    def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        if event is not None and was[event] is not None:
-            return None
-        after = dict(was)
-        out = text is not None and is_opt_out(text)
-        unsure = fleet.polled_at is None and was[standing_key] is None
-        if not (out and unsure) and _listed(fleet, number, was[standing_key]):
-            spending = (was[spending_key] or Spending()).copy()
-            windows.add_message(spending, moment, now)
-            after[spending_key] = spending
-            if was[who.contact_key] is None:
-                after[who.contact_key] = Contact(number, moment)
-        if who.block_key is not None:  # an opt-out holds on every line, whichever it was written to
-            block = was[who.block_key] or Block()
-            if out or block.code:
-                after[who.block_key] = _turned(block, moment, back=not out)
-        if after == was:
-            return None
-        if event is not None:
-            after[event] = b"\x01"
-        return after
-
-    keys = [who.contact_key, who.block_key, spending_key, standing_key, event]
-    expires = {} if event is None else {event: now + EVENTS_KEPT}
-    written: bool = yield from update(
-        fleet, [key for key in keys if key], change, who=who, expires=expires
-    )
-    return written
-
-
 def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> Flow[None]:
     """Pause, drain or resume a line."""
     yield from ready(fleet, now)
     key = records.standing_key(number)
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not _listed(fleet, number, was[key]):
+        if not is_listed(fleet, number, was[key]):
             raise ValueError(f"{number} is not a line of this fleet")
         standing = was[key] or Standing(first_seen=now)
         return {key: attrs.evolve(standing, operator=state, reason=reason)}
@@ -251,7 +167,20 @@ def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bo
 
 
 def forget(fleet: Fleet, who: Who) -> Flow[None]:
-    """Erase a recipient's record in this pool. The opt-out stays."""
+    """Erase a recipient in all pools, and what tells their messages and conversations. The opt-out stays, and for 24 hours what
+    their keys stand for, or a repeated key would send twice."""
     if not fleet.same.version:
         yield from open_store(fleet, write=True)
-    yield from update(fleet, [who.contact_key], lambda _: {who.contact_key: None}, who=who)
+    fleets: Sequence[tuple[str, Record]] = yield Scan("fleet/")
+    pools = {fleet.pool, *(key.removeprefix("fleet/") for key, _ in fleets)}
+    mine = [records.contact_key(pool, who.recipient.key) for pool in pools]
+    for prefix in ("chat/", "message/"):
+        found: Sequence[tuple[str, Record]] = yield Scan(prefix)
+        mine += [key for key, each in found if decode(key, each).to == who.recipient.key]
+    for start in range(0, len(mine), _AT_ONCE):
+        some = mine[start : start + _AT_ONCE]
+        yield from update(fleet, some, _nothing, who=who)
+
+
+def _nothing(was: Mapping[str, Any]) -> Mapping[str, Any]:
+    return dict.fromkeys(was)

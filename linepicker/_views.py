@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 
 import attrs
 
 from linepicker import _windows as windows
 from linepicker._asks import Who
+from linepicker._candidates import Request
 from linepicker._charge import charge
 from linepicker._contact import Contact
-from linepicker._core import Grant, Request, decide
+from linepicker._core import Grant, decide
+from linepicker._failing import seen_in_week
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
+from linepicker._tally import Tally, troubles
 from linepicker._windows import DAY
 from linepicker.fleet import Fleet
 from linepicker.model import Assignment, Capacity, LineView, Plan, To
@@ -33,7 +37,16 @@ _SENTENCES: Final = {
     "day_budget": "The rolling day's new conversations are used up.",
     "hour_budget": "The rolling hour's new conversations are used up.",
     "spread": "The share of the day that may open within six hours is used up.",
+    "failing": "Its messages failed",
     "messages": "The rolling day's messages are used up.",
+}
+
+
+_TRIPPED: Final = {
+    "streak": " too often in a row",
+    "share": " too often",
+    "probe": " again when one was tried",
+    "": "",
 }
 
 
@@ -45,17 +58,18 @@ def moment(at: float) -> str:
         return f"{at:.0f}"
 
 
-def view(state: LineState, fleet: Fleet, now: float) -> LineView:
-    """A line as it stands now."""
+def view(state: LineState, fleet: Fleet, now: float, tally: Tally | None) -> LineView:
+    """A line as it stands now, with what became of its messages."""
     rank = assess(state, fleet.policy, now, slow=fleet.slow)
     if fleet.stale:
         rank.excluded, rank.opens_at = "stale", NEVER
     budget, code = rank.budget.day, rank.excluded
     times = state.spending.times
     used = len(times) - windows.first_within(times, now, DAY)
-    times = state.spending.times
-    used = len(times) - windows.first_within(times, now, DAY)
     opens = max(rank.opens_at if code else now, rank.slot)
+    seen, learn = seen_in_week(tally or Tally(), state.spending, now), fleet.policy.learn
+    streak = 0 if tally is None else tally.streak
+    told = troubles(seen, streak, reply_rate=learn.reply_rate, sample=learn.reply_sample)
     return LineView(
         state.line,
         code if code and code not in BUDGETS else "ok",
@@ -63,7 +77,8 @@ def view(state: LineState, fleet: Fleet, now: float) -> LineView:
         used,
         None if budget is None else max(0, budget - used),
         None if opens == NEVER else opens,
-        tuple(_reasons(state, fleet, rank, now)),
+        (*_reasons(state, fleet, rank, now), *told),
+        MappingProxyType(seen),
     )
 
 
@@ -73,7 +88,9 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
         text = _SENTENCES[rank.excluded]
         if rank.excluded in ("paused", "draining") and standing.reason:
             text += f' ("{standing.reason}")'
-        if rank.excluded == "ineligible":
+        if rank.excluded == "failing":
+            text += _TRIPPED[standing.tripped_for]
+        if rank.excluded in ("ineligible", "failing"):
             text += f": out until {moment(rank.opens_at)}"
         found.append(text if text.endswith(".") else text + ".")
     if budget.at_risk and rank.excluded not in ("critical", "recovering"):
@@ -93,6 +110,8 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
         found.append("Back from CRITICAL: its budget returns step by step.")
     if standing.probation and not rank.excluded:
         found.append("On probation: one unsettled reservation at a time until one is SENT.")
+    if standing.failing_until and not rank.excluded:
+        found.append("On trial after failures: one message at a time until one is delivered.")
     if rank.slot > now:
         found.append(f"Paced: next slot at {moment(rank.slot)}.")
     if state.line.doc_url and (budget.at_risk or rank.excluded in ("critical", "recovering")):

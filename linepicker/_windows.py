@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Final
 
 from linepicker._record import Spending
@@ -16,6 +17,8 @@ SPREAD: Final = 6 * HOUR
 DAY: Final = 24 * HOUR
 BUCKET: Final = 300
 """Messages are counted in buckets of this many seconds; the oldest counts whole."""
+ROWS: Final = 7 * 4 + 1
+"""How many 6 h make a week, the oldest counted whole."""
 SKEW: Final = 300.0
 """How far apart, in seconds, the clocks of a deployment's hosts may be."""
 CHARGES_KEPT: Final = 1000
@@ -90,6 +93,34 @@ def add_message(spending: Spending, at: float, now: float, count: int = 1) -> No
         kept[place:place] = array("i", (bucket, count))
     spending.buckets = kept
     spending.messages = sum(kept[1::2]) if start or count < 0 else spending.messages + count
+
+
+def count_week(
+    spending: Spending, at: float, *, messages: int, opened: int = 0, shadow: int = 0
+) -> None:
+    """Count in the rolling week; forget what is older. Below 0: take away what was counted at *at*."""
+    row, week = int(at // SPREAD), spending.week[:]
+    place = len(week) - 4
+    if place < 0 or week[place] != row:
+        while place >= 0 and week[place] > row:
+            place -= 4
+        if place < 0 or week[place] != row:
+            place += 4
+            if messages < 0:
+                return
+            week[place:place] = array("i", (row, 0, 0, 0))
+    week[place + 1] = max(0, week[place + 1] + messages)
+    week[place + 2] = max(0, week[place + 2] + opened)
+    week[place + 3] += shadow
+    spending.week = week[-4 * ROWS :]
+
+
+def week_counts(spending: Spending, now: float) -> Mapping[str, int]:
+    """What left within 7 days of *now*, the oldest 6 h counted whole."""
+    oldest, week = int(now // SPREAD) - ROWS + 1, spending.week
+    rows = [week[i + 1 : i + 4] for i in range(0, len(week), 4) if week[i] >= oldest]
+    names = ("sent", "opened", "shadow")
+    return {name: sum(row[i] for row in rows) for i, name in enumerate(names)}
 
 
 def add_charge(

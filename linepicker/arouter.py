@@ -73,6 +73,7 @@ class AsyncRouter:
         self._answers: dict[type[Ask], Callable[[Any], Awaitable[Any]]] = {
             asks.Read: self._read,
             asks.Swap: self._swap,
+            asks.Scan: lambda ask: self._store.scan(ask.prefix),
             asks.Lead: self._lead,
             asks.Fetch: self._fetch,
             asks.Sleep: lambda ask: self._clock.asleep(ask.seconds),

@@ -14,17 +14,17 @@ from typing import Any, Final, Literal, Protocol
 import attrs
 
 from linepicker import _record as records
-from linepicker._contact import Contact
+from linepicker._decode import decode
 from linepicker._line import LineState, Rank, assess, conclude, is_clear
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
-from linepicker._small import FleetRecord, decode_block, decode_fleet, decode_ticket
+from linepicker._small import FleetRecord
 from linepicker.errors import SourceError
 from linepicker.model import Line, ServiceStatus
 from linepicker.policy import Policy
 from linepicker.recipients import area_code
-from linepicker.stores import ABSENT, SAME, Record, Write
+from linepicker.stores import SAME, Record, Write
 
 SEEN_AT_MOST: Final = 64
 POLLS_KEPT: Final = 600.0
@@ -366,7 +366,7 @@ class Fleet:
             number, what = key[5:].rsplit("/", 1)
             if what == "spending":
                 self.spent(number, version, record or Spending())
-            else:
+            elif what == "standing":
                 self.stands(number, version, record or Standing())
 
     def learn(self, found: Mapping[str, Record]) -> None:
@@ -378,7 +378,7 @@ class Fleet:
             elif key[:5] == "line/":
                 number, what = key[5:].rsplit("/", 1)
                 state = self._states.get(number)
-                if state is None:
+                if state is None or what == "tally":
                     continue
                 held = state.spending_version if what == "spending" else state.standing_version
             else:
@@ -423,21 +423,3 @@ class _Seen(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self._look())
-
-
-def decode(key: str, record: Record) -> Any:
-    """What a record holds; None if it is not there."""
-    raw = record.value
-    if raw is None or record.version == ABSENT.version:
-        return None
-    if key[:5] == "line/":
-        return Standing.decode(raw) if key.endswith("/standing") else Spending.decode(raw)
-    if key[:3] == "to/":
-        return Contact.decode(raw)
-    if key[:6] == "block/":
-        return decode_block(raw)
-    if key[:6] == "fleet/":
-        return decode_fleet(raw)
-    if key[:4] == "key/":
-        return decode_ticket(raw)
-    return raw

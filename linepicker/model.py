@@ -267,11 +267,13 @@ class MessageRead(_Receipt):
 class Failed(_Receipt):
     """A message could not be delivered after the provider had accepted it; `code` is the provider's.
 
-    `recipient_fault`: the code blames the recipient (a landline, say), so the line's record is not touched.
+    `recipient_fault`: the code blames the recipient (a landline, say), so the line's record is not touched. `unreceipted`: its
+    service (SMS) tells failures, but never a delivery: it counts, and is no reason for a time out.
     """
 
     code: int | None = None
     recipient_fault: bool = False
+    unreceipted: bool = False
 
 
 @attrs.frozen
@@ -356,7 +358,8 @@ class Decision:
     `outcome`: "reserved", "held", "not_now", "no_line", "blocked" or "stale". `reason`: a code (see README) or None.
     `retry_at`: an epoch moment, for refusals that end. `delay`: seconds from `at`, the moment of the choice, until the
     message may leave. `to`: the recipient, masked. `candidates`: on success the chosen line and the next best, in
-    previews and refusals every line.
+    previews and refusals every line. `notes`: sentences: what rules in shadow mode would have done, and an opt-out that
+    was overridden.
     """
 
     outcome: Literal["reserved", "held", "not_now", "no_line", "blocked", "stale"]
@@ -369,6 +372,7 @@ class Decision:
     at: float = 0.0
     to: str = ""
     moved_from: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The decision as one JSON object on one line; the recipient is masked."""
@@ -383,6 +387,7 @@ class Decision:
                 "retry_at": self.retry_at,
                 "delay": self.delay,
                 "moved_from": self.moved_from,
+                "notes": list(self.notes),
                 "candidates": [
                     {
                         "number": each.number,
@@ -405,7 +410,8 @@ class LineView:
 
     `standing` is a code, "ok" when the line may take new conversations. `budget`: new conversations it may open in a
     rolling day (None: no limit); `used` and `remaining` of it. `next_slot_at`: when a new conversation with
-    `max_delay=0` would succeed (None: not known). `reasons`: sentences.
+    `max_delay=0` would succeed (None: not known). `reasons`: sentences. `outcomes`: what became of its messages in 7
+    days, by name: sent, delivered, read, failed:<code>, opened, answered, opted_out, shadow.
     """
 
     line: Line
@@ -415,6 +421,7 @@ class LineView:
     remaining: int | None
     next_slot_at: float | None
     reasons: tuple[str, ...] = ()
+    outcomes: Mapping[str, int] = MappingProxyType({})
 
 
 @attrs.frozen

@@ -11,22 +11,45 @@ import difflib
 import json
 import math
 import re
-import reprlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import attrs
 import tomli_w
 
+from linepicker._bounds import (
+    COUNT,
+    FACTOR,
+    HOLD_OR_MOVE,
+    LIMIT,
+    MODE,
+    OFF,
+    REGION,
+    SECONDS,
+    SECONDS_OR_OFF,
+    SECONDS_OR_ZERO,
+    SHARE,
+    SHARE_OR_ZERO,
+    SPREAD,
+    SWITCH,
+    TEXT,
+    Mode,
+    float_or_off,
+    int_or_off,
+    one_of,
+    show,
+)
 from linepicker.errors import PolicyError
 from linepicker.model import Line
 
 __all__ = [
     "Affinity",
     "AtRisk",
+    "Conversation",
+    "Failures",
     "Health",
     "Learn",
     "Limits",
@@ -38,11 +61,8 @@ __all__ = [
     "Warmup",
 ]
 
-_OFF: Final = "off"
 _NAMES: Final = {"line": re.compile(r"\+[0-9]{7,15}"), "tag": re.compile(r"(?s:.+)")}
-_MOST: Final = 10**12  # of anything: so much that it is no limit, and sums and products stay exact
 
-_Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 _Table = TypeVar("_Table", bound=attrs.AttrsInstance)
 
 
@@ -51,7 +71,7 @@ def _table(cls: type[_Table], place: str, value: Any) -> _Table:
         return value
     if not isinstance(value, Mapping):
         raise PolicyError(
-            f"{place or 'what is given'} must be a table (a dict or {cls.__name__}), got {_show(value)}"
+            f"{place or 'what is given'} must be a table (a dict or {cls.__name__}), got {show(value)}"
         )
     known = attrs.fields_dict(cls)
     for name in value:
@@ -61,7 +81,7 @@ def _table(cls: type[_Table], place: str, value: Any) -> _Table:
 
 
 def _unknown(table: str, name: object) -> PolicyError:
-    leaf = name[:60] if isinstance(name, str) else _show(name)
+    leaf = name[:60] if isinstance(name, str) else show(name)
     known = [("", each) for each in attrs.fields_dict(Policy)]
     for section, title in _SECTIONS.items():
         known += [(title, each) for each in attrs.fields_dict(section)]
@@ -73,77 +93,6 @@ def _unknown(table: str, name: object) -> PolicyError:
         ".".join(filter(None, each)) for each in ((table, leaf), max(known, key=likeness))
     )
     return PolicyError(f"{place} is not a name of the policy; the nearest is {nearest}")
-
-
-def _show(value: object) -> str:
-    if isinstance(value, int) and value.bit_length() > 64:
-        return f"a number of {value.bit_length()} bits"
-    return reprlib.repr(value)
-
-
-def _int_or_off(value: int | Literal["off"] | None) -> int | None:
-    return None if value == _OFF else value
-
-
-def _float_or_off(value: float | Literal["off"] | None) -> float | None:
-    return None if value == _OFF else value
-
-
-def _must(be: str, holds: Callable[[Any], bool]) -> _Validator:
-    def validate(section: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if not holds(value):
-            table = _SECTIONS.get(type(section))
-            place = attribute.name if table is None else f"{table}.{attribute.name}"
-            raise PolicyError(f"{place} must be {be}, got {_show(value)}")
-
-    return validate
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 1 <= value <= _MOST
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 < value <= 1
-
-
-def _one_of(*words: str) -> _Validator:
-    return _must(" or ".join(f'"{word}"' for word in words), lambda value: value in words)
-
-
-_COUNT: Final = _must(f"a whole number from 1 to {_MOST:,}", _is_count)
-_LIMIT: Final = _must(
-    f'a whole number from 1 to {_MOST:,}, or "off"',
-    lambda value: value is None or _is_count(value),
-)
-_SHARE: Final = _must("above 0 and at most 1", _is_share)
-_SHARE_OR_ZERO: Final = _must("from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
-_SPREAD: Final = _must(
-    'above 0 and at most 1, or "off"', lambda value: value is None or _is_share(value)
-)
-_SECONDS: Final = _must(
-    f"above 0 and at most {_MOST:,}, in seconds",
-    lambda value: _is_number(value) and 0 < value <= _MOST,
-)
-_SECONDS_OR_ZERO: Final = _must(
-    f"from 0 to {_MOST:,}, in seconds",
-    lambda value: _is_number(value) and 0 <= value <= _MOST,
-)
-_FACTOR: Final = _must(
-    f"from 1 to {_MOST:,}", lambda value: _is_number(value) and 1 <= value <= _MOST
-)
-_SWITCH: Final = _must("true or false", lambda value: type(value) is bool)
-_REGION: Final = _must(
-    "two capital letters, as in US, or left out",
-    lambda value: (
-        value is None or (isinstance(value, str) and re.fullmatch("[A-Z]{2}", value) is not None)
-    ),
-)
-_HOLD_OR_MOVE: Final = _one_of("hold", "move")
 
 
 @attrs.frozen(kw_only=True)
@@ -163,13 +112,11 @@ class Limits:
             Source: ours: the fall of one line must not use up another's day.
     """
 
-    new_per_day: int | None = attrs.field(default=50, converter=_int_or_off, validator=_LIMIT)
-    new_per_hour: int | None = attrs.field(default=15, converter=_int_or_off, validator=_LIMIT)
-    messages_per_day: int | None = attrs.field(
-        default=7000, converter=_int_or_off, validator=_LIMIT
-    )
-    pair_per_minute: int | None = attrs.field(default=30, converter=_int_or_off, validator=_LIMIT)
-    moves_per_day: int | None = attrs.field(default=20, converter=_int_or_off, validator=_LIMIT)
+    new_per_day: int | None = attrs.field(default=50, converter=int_or_off, validator=LIMIT)
+    new_per_hour: int | None = attrs.field(default=15, converter=int_or_off, validator=LIMIT)
+    messages_per_day: int | None = attrs.field(default=7000, converter=int_or_off, validator=LIMIT)
+    pair_per_minute: int | None = attrs.field(default=30, converter=int_or_off, validator=LIMIT)
+    moves_per_day: int | None = attrs.field(default=20, converter=int_or_off, validator=LIMIT)
 
 
 @attrs.frozen(kw_only=True)
@@ -192,12 +139,12 @@ class Pace:
             Source: ours: 5 to 8 points more reached in simulation, and no line burnt.
     """
 
-    new_gap: float = attrs.field(default=20.0, validator=_SECONDS_OR_ZERO)
-    new_burst: int = attrs.field(default=5, validator=_COUNT)
-    message_gap: float = attrs.field(default=1.0, validator=_SECONDS_OR_ZERO)
-    message_burst: int = attrs.field(default=20, validator=_COUNT)
-    max_delay: float = attrs.field(default=300.0, validator=_SECONDS_OR_ZERO)
-    spread: float | None = attrs.field(default=0.35, converter=_float_or_off, validator=_SPREAD)
+    new_gap: float = attrs.field(default=20.0, validator=SECONDS_OR_ZERO)
+    new_burst: int = attrs.field(default=5, validator=COUNT)
+    message_gap: float = attrs.field(default=1.0, validator=SECONDS_OR_ZERO)
+    message_burst: int = attrs.field(default=20, validator=COUNT)
+    max_delay: float = attrs.field(default=300.0, validator=SECONDS_OR_ZERO)
+    spread: float | None = attrs.field(default=0.35, converter=float_or_off, validator=SPREAD)
 
 
 @attrs.frozen(kw_only=True)
@@ -213,9 +160,9 @@ class AtRisk:
             Source: ours; no figure is published, Linq says to slow the pace.
     """
 
-    weight: float = attrs.field(default=0.25, validator=_SHARE)
-    budget: float = attrs.field(default=0.25, validator=_SHARE)
-    pace: float = attrs.field(default=0.5, validator=_SHARE)
+    weight: float = attrs.field(default=0.25, validator=SHARE)
+    budget: float = attrs.field(default=0.25, validator=SHARE)
+    pace: float = attrs.field(default=0.5, validator=SHARE)
 
 
 @attrs.frozen(kw_only=True)
@@ -231,9 +178,9 @@ class Warmup:
             Source: ours: they were in use before this library was.
     """
 
-    start: int = attrs.field(default=10, validator=_COUNT)
-    factor: float = attrs.field(default=2.0, validator=_FACTOR)
-    trust_first_snapshot: bool = attrs.field(default=True, validator=_SWITCH)
+    start: int = attrs.field(default=10, validator=COUNT)
+    factor: float = attrs.field(default=2.0, validator=FACTOR)
+    trust_first_snapshot: bool = attrs.field(default=True, validator=SWITCH)
 
 
 @attrs.frozen(kw_only=True)
@@ -251,12 +198,12 @@ class Health:
             Source: ours.
     """
 
-    ttl: float = attrs.field(default=60.0, validator=_SECONDS)
-    max_age: float = attrs.field(default=900.0, validator=_SECONDS)
+    ttl: float = attrs.field(default=60.0, validator=SECONDS)
+    max_age: float = attrs.field(default=900.0, validator=SECONDS)
     on_stale: Literal["slow", "refuse"] = attrs.field(
-        default="slow", validator=_one_of("slow", "refuse")
+        default="slow", validator=one_of("slow", "refuse")
     )
-    max_age_hard: float = attrs.field(default=21600.0, validator=_SECONDS)
+    max_age_hard: float = attrs.field(default=21600.0, validator=SECONDS)
 
     def __attrs_post_init__(self) -> None:
         for lower, upper in (("ttl", "max_age"), ("max_age", "max_age_hard")):
@@ -281,9 +228,9 @@ class Recovery:
             Source: Linq, help article on flagged lines: at least 24 h.
     """
 
-    confirmations: int = attrs.field(default=2, validator=_COUNT)
-    share: float = attrs.field(default=0.25, validator=_SHARE)
-    ineligible: float = attrs.field(default=86400.0, validator=_SECONDS)
+    confirmations: int = attrs.field(default=2, validator=COUNT)
+    share: float = attrs.field(default=0.25, validator=SHARE)
+    ineligible: float = attrs.field(default=86400.0, validator=SECONDS)
 
 
 @attrs.frozen(kw_only=True)
@@ -297,18 +244,88 @@ class Stickiness:
             Source: Linq, audit driver `flagged`: move active traffic to a healthy line now.
         on_released: when it has left the account.
             Source: ours: it does not come back.
+        continuation: text for the first message after such a move, which the reservation carries; empty: none.
+            Source: Linq, POST /v3/messages: `continuation_message`.
+        return_home: seconds that the line they were moved away from must have been HEALTHY before they go back to it with
+            an outbound message, as a move; or "off" (here None).
+            Source: ours.
+        mid_conversation: seconds without a message either way before anyone goes back.
+            Source: ours: a number must not change within an exchange.
     """
 
-    on_critical: Literal["hold", "move"] = attrs.field(default="hold", validator=_HOLD_OR_MOVE)
-    on_flagged: Literal["hold", "move"] = attrs.field(default="move", validator=_HOLD_OR_MOVE)
-    on_released: Literal["hold", "move"] = attrs.field(default="move", validator=_HOLD_OR_MOVE)
+    on_critical: Literal["hold", "move"] = attrs.field(default="hold", validator=HOLD_OR_MOVE)
+    on_flagged: Literal["hold", "move"] = attrs.field(default="move", validator=HOLD_OR_MOVE)
+    on_released: Literal["hold", "move"] = attrs.field(default="move", validator=HOLD_OR_MOVE)
+    continuation: str = attrs.field(default="", validator=TEXT)
+    return_home: float | None = attrs.field(
+        default=None, converter=float_or_off, validator=SECONDS_OR_OFF
+    )
+    mid_conversation: float = attrs.field(default=86400.0, validator=SECONDS_OR_ZERO)
+
+
+@attrs.frozen(kw_only=True)
+class Conversation:
+    """When a single conversation is left quiet, whatever its line. Rules are "off", in "shadow" or "enforce".
+
+    Attributes:
+        chat_health: the rule for the provider's view of a conversation: CRITICAL holds it, AT_RISK slows it.
+            Source: Linq, chat health: CRITICAL: pause this chat until healthy; AT_RISK: slow.
+        at_risk_gap: seconds between messages of an AT_RISK conversation.
+            Source: ours; no figure is published.
+        unanswered: the rule for conversations without a reply: held until they write.
+            Source: ours: in shadow, since it needs replies to be reported.
+        unanswered_after: messages without a reply after which that rule holds the next.
+            Source: Linq, help article on throttling: stop after 2 to 3.
+    """
+
+    chat_health: Mode = attrs.field(default="enforce", validator=MODE)
+    at_risk_gap: float = attrs.field(default=3600.0, validator=SECONDS_OR_ZERO)
+    unanswered: Mode = attrs.field(default="shadow", validator=MODE)
+    unanswered_after: int = attrs.field(default=3, validator=COUNT)
+
+
+@attrs.frozen(kw_only=True)
+class Failures:
+    """When a line whose messages fail takes a time out. Counted are the receipts of what the provider had accepted.
+
+    Attributes:
+        mode: the rule: "off", "shadow" (it only says so) or "enforce".
+            Source: ours.
+        streak: failures in a row that are too many.
+            Source: ours; circuit breakers commonly use 5.
+        share: of the receipts within window that are failures, which is too much.
+            Source: ours.
+        sample: receipts within window from which on share is looked at.
+            Source: Warmbly's sample floor.
+        window: seconds that failures are looked at.
+            Source: ours.
+        time_out: seconds that a line is out the first time; then one message at a time until one is delivered.
+            Source: ours.
+        growth: by how much each further time multiplies that, at least 1; anew after 7 days without.
+            Source: ours.
+        longest: seconds that it is out at most. At least time_out.
+            Source: ours.
+    """
+
+    mode: Mode = attrs.field(default="enforce", validator=MODE)
+    streak: int = attrs.field(default=5, validator=COUNT)
+    share: float = attrs.field(default=0.3, validator=SHARE)
+    sample: int = attrs.field(default=20, validator=COUNT)
+    window: float = attrs.field(default=3600.0, validator=SECONDS)
+    time_out: float = attrs.field(default=300.0, validator=SECONDS)
+    growth: float = attrs.field(default=2.0, validator=FACTOR)
+    longest: float = attrs.field(default=21600.0, validator=SECONDS)
+
+    def __attrs_post_init__(self) -> None:
+        if self.longest < self.time_out:
+            raise PolicyError(
+                f"failures.longest must be at least failures.time_out ({self.time_out}), got {self.longest}"
+            )
 
 
 @attrs.frozen(kw_only=True)
 class Learn:
-    """What a line's own record teaches. Read and checked; without effect in this version.
-
-    It will lower budgets, never raise them above the policy's.
+    """What a line's own record teaches. Replies weigh on a line's score; learned budgets are without effect in this version.
 
     Attributes:
         enabled: whether to learn.
@@ -319,9 +336,9 @@ class Learn:
             Source: Warmbly's sample floor.
     """
 
-    enabled: bool = attrs.field(default=True, validator=_SWITCH)
-    reply_rate: float = attrs.field(default=0.15, validator=_SHARE_OR_ZERO)
-    reply_sample: int = attrs.field(default=20, validator=_COUNT)
+    enabled: bool = attrs.field(default=True, validator=SWITCH)
+    reply_rate: float = attrs.field(default=0.15, validator=SHARE_OR_ZERO)
+    reply_sample: int = attrs.field(default=20, validator=COUNT)
 
 
 @attrs.frozen(kw_only=True)
@@ -334,7 +351,7 @@ class Affinity:
             Source: ours: no provider publishes an effect.
     """
 
-    area_code: float = attrs.field(default=1.0, validator=_SHARE)
+    area_code: float = attrs.field(default=1.0, validator=SHARE)
 
 
 def _partial_limits(value: Mapping[str, Any] | Limits) -> Mapping[str, int | None]:
@@ -362,10 +379,10 @@ class Overrides:
 
 def _by_name(table: Literal["line", "tag"], value: Any) -> Mapping[str, Overrides]:
     if not isinstance(value, Mapping):
-        raise PolicyError(f"{table} must be a table, one entry per {table}, got {_show(value)}")
+        raise PolicyError(f"{table} must be a table, one entry per {table}, got {show(value)}")
     result = {}
     for name, entry in value.items():
-        place = f"{table}.{json.dumps(name[:40]) if isinstance(name, str) else _show(name)}"
+        place = f"{table}.{json.dumps(name[:40]) if isinstance(name, str) else show(name)}"
         if not (isinstance(name, str) and _NAMES[table].fullmatch(name)):
             what = "an E.164 number" if table == "line" else "a string that is not empty"
             raise PolicyError(f"{place} must be named by {what}")
@@ -402,6 +419,14 @@ def _recovery(value: Recovery | Mapping[str, Any]) -> Recovery:
 
 def _stickiness(value: Stickiness | Mapping[str, Any]) -> Stickiness:
     return _table(Stickiness, "stickiness", value)
+
+
+def _conversation(value: Conversation | Mapping[str, Any]) -> Conversation:
+    return _table(Conversation, "conversation", value)
+
+
+def _failures(value: Failures | Mapping[str, Any]) -> Failures:
+    return _table(Failures, "failures", value)
 
 
 def _learn(value: Learn | Mapping[str, Any]) -> Learn:
@@ -443,6 +468,10 @@ class Policy:
             Source: see `Recovery`.
         stickiness: what a known recipient does without their line.
             Source: see `Stickiness`.
+        conversation: when a conversation is left quiet.
+            Source: see `Conversation`.
+        failures: when a line takes a time out.
+            Source: see `Failures`.
         learn: what a line's record teaches.
             Source: see `Learn`.
         affinity: what likeness is worth.
@@ -454,9 +483,9 @@ class Policy:
     """
 
     prefer: Literal["healthiest", "weighted"] = attrs.field(
-        default="healthiest", validator=_one_of("healthiest", "weighted")
+        default="healthiest", validator=one_of("healthiest", "weighted")
     )
-    default_region: str | None = attrs.field(default=None, validator=_REGION)
+    default_region: str | None = attrs.field(default=None, validator=REGION)
     limits: Limits = attrs.field(factory=Limits, converter=_limits)
     pace: Pace = attrs.field(factory=Pace, converter=_pace)
     at_risk: AtRisk = attrs.field(factory=AtRisk, converter=_at_risk)
@@ -464,6 +493,8 @@ class Policy:
     health: Health = attrs.field(factory=Health, converter=_health)
     recovery: Recovery = attrs.field(factory=Recovery, converter=_recovery)
     stickiness: Stickiness = attrs.field(factory=Stickiness, converter=_stickiness)
+    conversation: Conversation = attrs.field(factory=Conversation, converter=_conversation)
+    failures: Failures = attrs.field(factory=Failures, converter=_failures)
     learn: Learn = attrs.field(factory=Learn, converter=_learn)
     affinity: Affinity = attrs.field(factory=Affinity, converter=_affinity)
     line: Mapping[str, Overrides] = attrs.field(
@@ -542,4 +573,4 @@ def _smaller(one: int | None, other: int | None) -> int | None:
 
 
 def _worded(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _OFF if value is None else value for name, value in values.items()}
+    return {name: OFF if value is None else value for name, value in values.items()}

@@ -84,6 +84,7 @@ class Router:
         self._answers: dict[type[Ask], Callable[[Any], Any]] = {
             asks.Read: self._read,
             asks.Swap: self._swap,
+            asks.Scan: lambda ask: list(self._store.scan(ask.prefix)),
             asks.Lead: self._lead,
             asks.Fetch: self._fetch,
             asks.Now: lambda _: self._clock.now(),
@@ -119,11 +120,12 @@ class Router:
     ) -> Reservation:
         """A line for this recipient and the moment from which the message may leave, charged at once.
 
-        to: a handle (E.164 or email) or a group of handles. text, chat_health: accepted, weigh nothing yet. line_type, tags,
+        to: a handle (E.164 or email) or a group of handles. text: accepted, weighs nothing yet. chat_health: what the provider
+        thinks of the conversation, where the caller knows: it outweighs what was reported. line_type, tags,
         exclude: rule lines out where one is to be picked. line: this line or none. max_delay: how many seconds the message may
         wait for its slot; None: the policy's; 0: now or never. inbound: they wrote first (say where with line= if they have
         no line yet): charged only as a message. key: the same key within 24 hours is the same reservation, charged once.
-        override_optout: send despite an opt-out or block.
+        override_optout: send despite an opt-out or block; the decision's notes and the log say so.
 
         Raises InvalidRecipient, ValueError for other arguments; NoLine, Held, NotNow, Blocked, StaleHealth, which change
         nothing; StoreError.
@@ -216,8 +218,9 @@ class Router:
     def report(self, report: Report) -> bool:
         """Tell what happened: a line's health, a reply, an opt-out, a receipt.
 
-        False: a duplicate, out of date, or about a line not in the fleet; nothing changed. Receipts and chat health are
-        taken, and weigh nothing yet. Raises InvalidRecipient, StoreError.
+        False: a duplicate, out of date, or about a line not in the fleet; nothing changed. A message is told by its
+        `message_id`, a conversation by its `chat_id`, where `settle` was given them. Raises InvalidRecipient, StoreError;
+        SourceError where no list of lines was read yet that would tell whether the line is ours.
         """
         self._alive()
         with self._lock:
@@ -295,7 +298,9 @@ class Router:
         log.info("%s moved to another line (%s)", who.masked, reason)
 
     def forget(self, to: str | Iterable[str]) -> None:
-        """Erase what this pool knows of a recipient. An opt-out stays."""
+        """Erase what is known of a recipient, in all pools: their line and history, and what tells their messages and
+        conversations. Reads through the store once, so it takes its time. An opt-out stays; so does, for 24 hours, what their
+        keys stand for, or a repeated key would send twice. Groups they are in are recipients of their own."""
         self._alive()
         with self._lock:
             who = self._desk.who(to)

@@ -12,19 +12,19 @@ FILES = sorted(path.relative_to(LIBRARY).as_posix() for path in LIBRARY.rglob("*
 # Imports go one way: a module may import its own tier and those before it. A private module that is named nowhere
 # belongs to the flow.
 GROUND = {"errors", "model", "recipients"}
-RECORD = {"_bytes", "_contact", "_observations", "_record", "_small", "_tally", "_windows"}
-CORE = {"_charge", "_core", "_line", "_ranking"}
+RECORD = {"_bytes", "_contact", "_decode", "_observations", "_record", "_small", "_tally", "_windows"}
+CORE = {"_candidates", "_charge", "_conversation", "_core", "_failing", "_line", "_ranking"}
 FLOW = "the flow"
 ROUTER = {"_desk", "_hosttime", "_promise", "arouter", "router"}
 DOORS = {"webhooks", "telemetry", "simulate", "web", "cli", "testing"}
-TIERS = [GROUND, {"policy"}, RECORD, CORE, {"fleet"}, {FLOW}, ROUTER, DOORS]
+TIERS = [GROUND, {"_bounds", "policy"}, RECORD, CORE, {"fleet"}, {FLOW}, ROUTER, DOORS]
 PORTS = {"stores", "providers"}
 
 # Nobody imports these, but the command line, which starts them.
 LAST = {"simulate", "web", "cli", "testing"}
 
 # What a pure module must not know: time, chance, and the world.
-PURE = {*GROUND, "policy", *RECORD, *CORE, FLOW}
+PURE = {*GROUND, "_bounds", "policy", *RECORD, *CORE, FLOW}
 WORLD = {
     "asyncio",
     "logging",

@@ -58,7 +58,7 @@ FAULTS = [
     ),
     Fault(
         "the caller's exclusions are forgotten",
-        "_core.py",
+        "_candidates.py",
         'return "excluded" if line.number in request.exclude else None',
         "return None",
     ),

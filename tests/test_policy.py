@@ -54,6 +54,23 @@ ineligible = 86400.0
 on_critical = "hold"
 on_flagged = "move"
 on_released = "move"
+continuation = ""
+return_home = "off"
+mid_conversation = 86400.0
+[conversation]
+chat_health = "enforce"
+at_risk_gap = 3600.0
+unanswered = "shadow"
+unanswered_after = 3
+[failures]
+mode = "enforce"
+streak = 5
+share = 0.3
+sample = 20
+window = 3600.0
+time_out = 300.0
+growth = 2.0
+longest = 21600.0
 [learn]
 enabled = true
 reply_rate = 0.15
@@ -76,6 +93,7 @@ shares = st.floats(0, 1, exclude_min=True)
 seconds = st.floats(0, MOST, exclude_min=True) | counts
 seconds_or_zero = st.floats(0, MOST) | st.integers(0, MOST)
 sticky = st.sampled_from(["hold", "move"])
+modes = st.sampled_from(["off", "shadow", "enforce"])
 limit_tables = st.fixed_dictionaries({}, optional=dict.fromkeys(attrs.fields_dict(Limits), limits))
 overrides = st.fixed_dictionaries({}, optional={"limits": limit_tables})
 line_numbers = st.from_regex(r"\+[0-9]{7,15}", fullmatch=True)
@@ -110,7 +128,23 @@ policies = table(
     warmup=table(start=counts, factor=st.floats(1, MOST), trust_first_snapshot=st.booleans()),
     health=health_tables,
     recovery=table(confirmations=counts, share=shares, ineligible=seconds),
-    stickiness=table(on_critical=sticky, on_flagged=sticky, on_released=sticky),
+    stickiness=table(
+        on_critical=sticky,
+        on_flagged=sticky,
+        on_released=sticky,
+        continuation=st.text(max_size=30),
+        return_home=seconds | st.just("off"),
+        mid_conversation=seconds_or_zero,
+    ),
+    conversation=table(
+        chat_health=modes,
+        at_risk_gap=seconds_or_zero,
+        unanswered=modes,
+        unanswered_after=counts,
+    ),
+    failures=st.tuples(seconds, seconds).map(
+        lambda each: {"time_out": min(each), "longest": max(each)}
+    ),
     learn=table(enabled=st.booleans(), reply_rate=st.floats(0, 1), reply_sample=counts),
     affinity=table(area_code=shares),
     line=st.dictionaries(line_numbers, overrides, max_size=3),

@@ -13,7 +13,7 @@ from linepicker._bytes import FORMAT, NEWEST_READABLE
 from linepicker._contact import Contact
 from linepicker._observations import Observations
 from linepicker._record import Spending, Standing
-from linepicker._small import Block, FleetRecord, Ticket
+from linepicker._small import Block, FleetRecord, Link, Ticket
 
 moments = st.floats(-1e12, 1e12, allow_nan=False)
 idents = st.integers(0, 2**32 - 1)
@@ -37,6 +37,7 @@ def spendings(draw):
         bytes(draw(st.integers(0, 1)) for _ in times),
         array("i", [n for pair in buckets for n in pair]),
         sum(count for _, count in buckets),
+        array("i", draw(st.lists(st.integers(0, 9), max_size=4)) * 4),
         *(draw(strategy) for strategy in (idents, moments, idents, moments)),
         *(draw(moments) for _ in range(3)),
         draw(idents),
@@ -55,6 +56,12 @@ standings = st.builds(
     st.booleans(),
     st.sampled_from(["", "paused", "draining"]),
     texts,
+    moments,
+    moments,
+    st.integers(0, 99),
+    moments,
+    st.sampled_from(["", "streak", "share", "probe"]),
+    st.floats(0.1, 1.0),
 )
 contacts = st.builds(
     lambda times, **fields: Contact(
@@ -68,6 +75,23 @@ contacts = st.builds(
     opened=idents,
     made=idents,
     wait_until=moments,
+    unanswered=st.integers(0, 255),
+    replied_at=moments,
+    health=st.sampled_from(["", "HEALTHY", "CRITICAL"]),
+    health_at=moments,
+    home=st.just("") | numbers,
+)
+links = st.builds(
+    Link,
+    texts,
+    texts,
+    numbers,
+    moments,
+    st.booleans(),
+    st.booleans(),
+    st.none() | moments,
+    st.none() | st.integers(1000, 9999),
+    st.booleans(),
 )
 blocks = st.builds(Block, *[st.none() | moments] * 3)
 fleets = st.builds(FleetRecord, st.lists(moments).map(tuple), st.none() | moments)
@@ -88,6 +112,7 @@ KINDS = {
     "contact": (contacts, Contact.encode, Contact.decode),
     "block": (blocks, small.encode_small, small.decode_block),
     "fleet": (fleets, small.encode_small, small.decode_fleet),
+    "link": (links, small.encode_small, small.decode_link),
     "key": (tickets, small.encode_small, small.decode_ticket),
 }
 anything = pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,95 @@
+"""What the outcomes of a line's messages come to: how lively it is, when it takes a time out, and when that ends. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from linepicker import _windows as windows
+from linepicker._record import Spending, Standing
+from linepicker._tally import Tally, counts, time_out, tripped, vitality
+from linepicker._windows import DAY
+from linepicker.policy import Policy
+
+TRIPS_FORGOTTEN: Final = 7 * DAY
+"""After so many seconds without a time out the next one is as short as the first."""
+SHIFT: Final = 0.099
+"""How far a vitality below 1 must move before the standing is rewritten: all who reserve on the line read it anew."""
+
+
+def seen_in_week(tally: Tally, spending: Spending, now: float) -> dict[str, int]:
+    """What a line did in 7 days, and what became of it, by name."""
+    seen = {**windows.week_counts(spending, now), **counts(tally, now)}
+    return {name: count for name, count in seen.items() if count}
+
+
+def weighed(
+    standing: Standing, tally: Tally, spending: Spending, policy: Policy, now: float
+) -> Standing:
+    """The standing with the vitality that the line's outcomes come to."""
+    learn = policy.learn
+    seen = seen_in_week(tally, spending, now)
+    value = vitality(seen, reply_rate=learn.reply_rate, sample=learn.reply_sample)
+    if value == standing.vitality or (value < 1.0 and abs(value - standing.vitality) < SHIFT):
+        return standing
+    return attrs.evolve(standing, vitality=value)
+
+
+def after_failure(
+    standing: Standing, tally: Tally, policy: Policy, number: str, at: float, now: float
+) -> tuple[Standing, str | None]:
+    """The standing after a failure that counts, and for what it takes a time out ("streak", "share" or "probe"), if it does.
+
+    While it is out, only what failed after it came back counts again.
+    """
+    rules = policy.failures
+    if rules.mode == "off":
+        return standing, None
+    if standing.failing_until:
+        why = "probe" if at >= standing.failing_until <= now else None
+    else:
+        why = tripped(
+            tally,
+            now,
+            streak=rules.streak,
+            share=rules.share,
+            sample=rules.sample,
+            window=rules.window,
+            since=standing.tripped_at,
+        )
+    if why is None or rules.mode == "shadow":
+        return standing, why
+    again = standing.trips and standing.tripped_at + TRIPS_FORGOTTEN > now
+    trips = standing.trips + 1 if again else 1
+    pause = time_out(
+        trips, first=rules.time_out, growth=rules.growth, longest=rules.longest, salt=number
+    )
+    after = attrs.evolve(
+        standing,
+        failing_until=now + pause,
+        probed_at=0.0,
+        trips=trips,
+        tripped_at=now,
+        tripped_for=why,
+    )
+    return after, why
+
+
+def after_delivery(standing: Standing, sent_at: float) -> Standing:
+    """The standing after a delivery of what left at *sent_at*: one that left after the time out ends it."""
+    if standing.failing_until and sent_at >= standing.failing_until:
+        return attrs.evolve(standing, failing_until=0.0, probed_at=0.0)
+    return standing
+
+
+def after_probe(standing: Standing, now: float, lease: float) -> Standing:
+    """The standing after the message of a line on trial was accepted. Where no receipts are owed (SMS, groups), a second one
+    that is accepted when the first has not failed within *lease* seconds ends the trial."""
+    if not standing.failing_until:
+        return standing
+    if not standing.probed_at:
+        return attrs.evolve(standing, probed_at=now)
+    if now - standing.probed_at >= lease:
+        return attrs.evolve(standing, failing_until=0.0, probed_at=0.0)
+    return standing

@@ -1,0 +1,256 @@
+"""What the provider tells of messages and conversations, written: receipts, failures, and its view of a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from linepicker import _record as records
+from linepicker._asks import Flow, Say, Who
+from linepicker._contact import Contact
+from linepicker._failing import after_delivery, after_failure, weighed
+from linepicker._links import (
+    CHATS_KEPT,
+    MESSAGES_KEPT,
+    Finder,
+    line_of,
+    link_of,
+    owner,
+    usable,
+)
+from linepicker._polls import ready
+from linepicker._record import Spending, Standing
+from linepicker._replies import turned
+from linepicker._small import Block, Link
+from linepicker._tally import Tally, failed
+from linepicker._update import update
+from linepicker._upkeep import EVENTS_KEPT, is_listed
+from linepicker.fleet import Fleet
+from linepicker.model import ChatHealth, ChatHealthChanged, Delivered, Failed, MessageRead
+
+Receipt = Delivered | MessageRead | Failed
+
+
+def report_receipt(fleet: Fleet, report: Receipt, finder: Finder, now: float) -> Flow[bool]:
+    """What became of a message. False: known, or of no line of this fleet."""
+    now = yield from ready(fleet, now)
+    who, number = yield from owner(fleet, report, finder, report.message_id)
+    number = report.number or number
+    if number is None and who is not None:
+        number = yield from line_of(fleet, who)
+    if number is None:
+        return False
+    receipt = _Receipt(fleet, report, who, number, now)
+    written: bool = yield from update(
+        fleet, receipt.keys(), receipt.change, who=who, expires=receipt.expires()
+    )
+    if written and receipt.tripped:
+        yield Say(f"messages of {number} fail ({receipt.tripped}): {fleet.policy.failures.mode}")
+    return written
+
+
+@attrs.define
+class _Receipt:
+    """One receipt, and what it changes."""
+
+    fleet: Fleet
+    report: Receipt
+    who: Who | None
+    number: str
+    now: float
+    tripped: str | None = None
+
+    @property
+    def at(self) -> float:
+        return min(self.report.at, self.now)
+
+    @property
+    def message(self) -> str | None:
+        found = self.report.message_id
+        return records.message_key(found) if found and usable(found) else None
+
+    @property
+    def event(self) -> str | None:
+        """Where the message itself is not known, the event must tell duplicates."""
+        return records.event_key(self.report.event_id) if self.report.event_id else None
+
+    def keys(self) -> list[str]:
+        number = self.number
+        keys = [records.standing_key(number), records.tally_key(number)]
+        keys.append(records.spending_key(number))
+        keys += [each for each in (self.message, self.event) if each is not None]
+        if self.report.chat_health is not None and self.who is not None:
+            keys += chat_keys(self.who, self.report.chat_id)
+        return keys
+
+    def expires(self) -> Mapping[str, float]:
+        found = chat_expiry(self.report.chat_id, self.now)
+        if self.message is not None:
+            found[self.message] = self.now + MESSAGES_KEPT
+        if self.event is not None:
+            found[self.event] = self.now + EVENTS_KEPT
+        return found
+
+    def change(self, was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The records after it; None: nothing new."""
+        number, self.tripped = self.number, None
+        if not is_listed(self.fleet, number, was[records.standing_key(number)]):
+            return None
+        after = dict(was)
+        link: Link | None = was[self.message] if self.message is not None else None
+        if self.event is not None and was[self.event] is not None:
+            pass  # counted when the message was not known yet
+        elif link is not None:
+            self._of_message(link, after)
+        else:
+            self._count(self.report, after)
+            if self.event is not None:
+                after[self.event] = b"\x01"
+        if self.report.chat_health is not None and self.who is not None:
+            at = self.report.chat_health_at
+            seen_at = min(self.at if at is None else at, self.now)
+            feel(
+                after,
+                self.who,
+                number,
+                self.report.chat_id,
+                self.report.chat_health,
+                seen_at,
+                self.now,
+            )
+        return None if after == was else after
+
+    def _of_message(self, link: Link, after: dict[str, Any]) -> None:
+        """The message is one that this deployment sent: what it went through tells whether this is new."""
+        assert self.message is not None
+        report = self.report
+        if isinstance(report, Failed):
+            if link.delivered or link.failed_at is not None:
+                return
+            blamed = not report.recipient_fault
+            after[self.message] = attrs.evolve(
+                link, failed_at=self.at, code=report.code, blamed=blamed
+            )
+            self._count(report, after, group="," in link.to)
+            return
+        read = link.read or isinstance(report, MessageRead)
+        after[self.message] = attrs.evolve(link, delivered=True, read=read, failed_at=None)
+        if link.failed_at is not None and link.blamed:  # it came after all
+            self._add(after, failed(link.code), link.failed_at, -1)
+        if not link.delivered:
+            self._delivered(after, link.at)
+        if read and not link.read:
+            self._add(after, "read", self.at)
+        self._weigh(after)
+
+    def _count(self, report: Receipt, after: dict[str, Any], *, group: bool = False) -> None:
+        if isinstance(report, Failed):
+            if report.recipient_fault:
+                return
+            alone = report.unreceipted or group
+            self._add(after, failed(report.code), self.at, outcome=not alone)
+            if not alone:
+                key = records.standing_key(self.number)
+                after[key], self.tripped = after_failure(
+                    after[key] or Standing(first_seen=self.now),
+                    after[records.tally_key(self.number)],
+                    self.fleet.policy,
+                    self.number,
+                    self.at,
+                    self.now,
+                )
+        elif isinstance(report, MessageRead):
+            self._add(after, "read", self.at)
+        else:
+            self._delivered(after, self.at)
+        self._weigh(after)
+
+    def _delivered(self, after: dict[str, Any], sent_at: float) -> None:
+        self._add(after, "delivered", self.at)
+        standing_key = records.standing_key(self.number)
+        spending_key = records.spending_key(self.number)
+        standing: Standing | None = after[standing_key]
+        if standing is None:
+            return
+        after[standing_key] = after_delivery(standing, sent_at)
+        if standing.failing_until and not after[standing_key].failing_until and after[spending_key]:
+            freed: Spending = after[spending_key].copy()
+            freed.probe = 0
+            after[spending_key] = freed
+
+    def _add(
+        self, after: dict[str, Any], name: str, at: float, count: int = 1, *, outcome: bool = True
+    ) -> None:
+        key = records.tally_key(self.number)
+        after[key] = (after[key] or Tally()).add(name, at, self.now, count, outcome=outcome)
+
+    def _weigh(self, after: dict[str, Any]) -> None:
+        standing = after[records.standing_key(self.number)]
+        if standing is not None:
+            after[records.standing_key(self.number)] = weighed(
+                standing,
+                after[records.tally_key(self.number)] or Tally(),
+                after[records.spending_key(self.number)] or Spending(),
+                self.fleet.policy,
+                self.now,
+            )
+
+
+def report_chat(fleet: Fleet, report: ChatHealthChanged, finder: Finder, now: float) -> Flow[bool]:
+    """The provider's view of one conversation. False: known, out of date, or of nobody assigned to that line."""
+    now = yield from ready(fleet, now)
+    who, number = yield from owner(fleet, report, finder)
+    if who is None:
+        return False
+    seen_at, whose = min(report.at, now), who
+
+    def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        after = dict(was)
+        line = report.number or number
+        feel(after, whose, line, report.chat_id, report.health, seen_at, now)
+        return None if after == was else after
+
+    written: bool = yield from update(
+        fleet,
+        chat_keys(who, report.chat_id),
+        change,
+        who=who,
+        expires=chat_expiry(report.chat_id, now),
+    )
+    return written
+
+
+def chat_keys(who: Who, chat_id: str | None) -> list[str]:
+    """The keys that a view of a conversation may change."""
+    keys = [who.contact_key, *([who.block_key] if who.block_key else [])]
+    return keys + ([records.chat_key(chat_id)] if chat_id and usable(chat_id) else [])
+
+
+def chat_expiry(chat_id: str | None, now: float) -> dict[str, float]:
+    """When a conversation's link ends."""
+    return {records.chat_key(chat_id): now + CHATS_KEPT} if chat_id else {}
+
+
+def feel(
+    after: dict[str, Any],
+    who: Who,
+    number: str | None,
+    chat_id: str | None,
+    health: ChatHealth,
+    at: float,
+    now: float,
+) -> None:
+    """Put a view of a conversation into the records *after*: an opt-out bars the person everywhere, the rest only if they
+    belong to that line still."""
+    if health is ChatHealth.OPTED_OUT and who.block_key is not None:
+        after[who.block_key] = turned(after[who.block_key] or Block(), at, back=False)
+    contact: Contact | None = after[who.contact_key]
+    if contact is None or number not in (None, contact.number):
+        return
+    if chat_id is not None and usable(chat_id):
+        key = records.chat_key(chat_id)
+        contact = contact.in_chat(chat_id)
+        after[key] = link_of(after[key], who, contact.number, now)
+    after[who.contact_key] = contact.felt(str(health), at) or contact

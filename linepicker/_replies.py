@@ -1,0 +1,182 @@
+"""What people tell us: replies, opt-outs and returns, written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from linepicker import _record as records
+from linepicker import _windows as windows
+from linepicker._asks import Flow, Who
+from linepicker._contact import Contact
+from linepicker._failing import weighed
+from linepicker._links import CHATS_KEPT, Finder, link_of, owner, usable
+from linepicker._polls import ready
+from linepicker._record import Spending, Standing
+from linepicker._small import Block
+from linepicker._tally import Tally
+from linepicker._update import update
+from linepicker._upkeep import EVENTS_KEPT, is_listed
+from linepicker.fleet import Fleet
+from linepicker.model import OptedIn, OptedOut, Replied
+
+_KEYWORDS: Final = frozenset({"STOP", "UNSUBSCRIBE", "OPTOUT", "CANCEL", "END", "QUIT"})
+_OPT_OUT: Final = re.compile(r"opt[ -]?out", re.IGNORECASE)
+
+
+def is_opt_out(text: str) -> bool:
+    """Whether a whole message is an opt-out keyword as Linq defines them (chat health_status): exact upper case, but "opt
+    out" in any case, with or without a space or hyphen."""
+    said = text.strip()
+    return said in _KEYWORDS or _OPT_OUT.fullmatch(said) is not None
+
+
+def report_person(
+    fleet: Fleet, report: OptedOut | OptedIn, finder: Finder, now: float
+) -> Flow[bool]:
+    """An opt-out or a return of one handle."""
+    now = yield from ready(fleet, now)
+    who = finder(report.to)
+    key = who.block_key
+    if key is None:
+        return False  # groups are never blocked
+    moment, back = min(report.at, now), isinstance(report, OptedIn)
+    written: bool = yield from update(
+        fleet,
+        [key],
+        lambda was: {key: turned(was[key] or Block(), moment, back=back)},
+        who=who,
+    )
+    return written
+
+
+def turned(block: Block, at: float, *, back: bool) -> Block:
+    """After an opt-out or a return; the same, where something later is known."""
+    never = -float("inf")
+    barred = max(block.out or never, block.refused or never)
+    if back:
+        return attrs.evolve(block, back=max(at, block.back or at)) if at > barred else block
+    return (
+        attrs.evolve(block, out=max(at, block.out or at)) if at >= (block.back or never) else block
+    )
+
+
+def report_reply(fleet: Fleet, report: Replied, finder: Finder, now: float) -> Flow[bool]:
+    """A person wrote: a message on that line, an assignment if they have none, and a return unless it is an opt-out."""
+    now = yield from ready(fleet, now)
+    who, _ = yield from owner(fleet, report, finder)
+    reply = _Reply(fleet, report, who, now)
+    written: bool = yield from update(
+        fleet, reply.keys(), reply.change, who=who, expires=reply.expires()
+    )
+    return written
+
+
+@attrs.define
+class _Reply:
+    """One reply, and what it changes. *who*: nobody we know, as in a group this deployment never wrote to."""
+
+    fleet: Fleet
+    report: Replied
+    who: Who | None
+    now: float
+
+    @property
+    def at(self) -> float:
+        return min(self.report.at, self.now)
+
+    @property
+    def chat_id(self) -> str | None:
+        return self.report.chat_id if usable(self.report.chat_id) else None
+
+    def keys(self) -> list[str]:
+        number, who = self.report.number, self.who
+        keys = [
+            records.spending_key(number),
+            records.standing_key(number),
+            records.tally_key(number),
+        ]
+        if who is not None:
+            keys += [who.contact_key, *([who.block_key] if who.block_key else [])]
+            keys += [records.chat_key(self.chat_id)] if self.chat_id else []
+        return keys + ([records.event_key(self.report.event_id)] if self.report.event_id else [])
+
+    def expires(self) -> Mapping[str, float]:
+        found = {}
+        if self.report.event_id:
+            found[records.event_key(self.report.event_id)] = self.now + EVENTS_KEPT
+        if self.chat_id:
+            found[records.chat_key(self.chat_id)] = self.now + CHATS_KEPT
+        return found
+
+    def change(self, was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The records after it; None: a duplicate, or nothing of ours."""
+        report, who, number = self.report, self.who, self.report.number
+        event = records.event_key(report.event_id) if report.event_id else None
+        if event is not None and was[event] is not None:
+            return None
+        after = dict(was)
+        direct = who is not None and who.block_key is not None
+        out = direct and report.text is not None and is_opt_out(report.text)
+        standing_key = records.standing_key(number)
+        unsure = self.fleet.polled_at is None and was[standing_key] is None
+        mine = not (out and unsure) and is_listed(self.fleet, number, was[standing_key])
+        if mine:
+            spending = (was[records.spending_key(number)] or Spending()).copy()
+            windows.add_message(spending, self.at, self.now)
+            after[records.spending_key(number)] = spending
+            if who is not None:
+                self._contact(who, after)
+        if (
+            who is not None and who.block_key is not None
+        ):  # which holds on every line, whichever it was written to
+            block = was[who.block_key] or Block()
+            if out or block.code:
+                after[who.block_key] = turned(block, self.at, back=not out)
+            if out and mine and not block.code:
+                self._count(after, "opted_out", self.at)
+        if after == was:
+            return None
+        if mine and was[standing_key] is not None:
+            self._weigh(after)
+        if event is not None:
+            after[event] = b"\x01"
+        return after
+
+    def _contact(self, who: Who, after: dict[str, Any]) -> None:
+        number, chat_id = self.report.number, self.chat_id
+        contact: Contact | None = after[who.contact_key]
+        if contact is None:
+            contact = Contact(number, self.at, replied_at=self.at)
+        elif contact.number == number:
+            first = contact.opened and contact.replied_at < contact.since <= self.at
+            contact = contact.replied(self.at)
+            if first:
+                self._count(after, "answered", contact.since)
+        if contact.number == number:
+            if chat_id is not None:
+                contact = contact.in_chat(chat_id)
+                key = records.chat_key(chat_id)
+                after[key] = link_of(after[key], who, number, self.now)
+            if self.report.chat_health is not None:
+                seen_at = min(self.report.chat_health_at or self.report.at, self.now)
+                contact = contact.felt(str(self.report.chat_health), seen_at) or contact
+        after[who.contact_key] = contact
+
+    def _count(self, after: dict[str, Any], name: str, at: float) -> None:
+        key = records.tally_key(self.report.number)
+        after[key] = (after[key] or Tally()).add(name, at, self.now)
+
+    def _weigh(self, after: dict[str, Any]) -> None:
+        number = self.report.number
+        standing: Standing = after[records.standing_key(number)]
+        after[records.standing_key(number)] = weighed(
+            standing,
+            after[records.tally_key(number)] or Tally(),
+            after[records.spending_key(number)] or Spending(),
+            self.fleet.policy,
+            self.now,
+        )
