@@ -461,6 +461,14 @@ def test_a_chat_that_does_not_say_whose_handles_they_are_names_itself():
     assert (report.to, report.number, report.chat_id) == (None, None, "c1")
 
 
+@pytest.mark.parametrize("status", [{}, [], 7, None, "LEFT"])
+def test_a_strange_word_for_who_has_left_removes_nobody(status):
+    """Only `left` and `removed` take a handle out of a chat."""
+    handles = [OURS, {**handle(PERSON, is_me=False), "status": status}]
+    data = {"id": "c1", "handles": handles, "health_status": health()}
+    assert report_of("chat.created", data).to == PERSON
+
+
 @pytest.mark.parametrize("status", [None, {}, {"status": "GREAT"}, 7, []])
 def test_a_health_that_has_no_name_here_is_left_out(status):
     """An unknown health of a chat changes nothing; the message that brought it counts."""

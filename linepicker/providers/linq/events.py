@@ -241,7 +241,7 @@ def _created(data: _Object, at: float, event_id: str | None) -> Report | None:
     present = [
         each
         for each in (handles if isinstance(handles, list) else [])
-        if isinstance(each, Mapping) and each.get("status") not in {"left", "removed"}
+        if isinstance(each, Mapping) and _word(each.get("status")) not in {"left", "removed"}
     ]
     own = [each for each in present if each.get("is_me") is True]
     people = [_handle(each) for each in present if each.get("is_me") is not True]
