@@ -1,4 +1,4 @@
-"""`python -m benchmarks pick` measures and reports; it asserts nothing. `python -m benchmarks --self-check` tests itself."""
+"""`python -m benchmarks pick` (or `webhooks`) measures and reports; it asserts nothing. `--self-check` tests the benchmarks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
-from benchmarks import pick
-from benchmarks.measure import Figures, Ratio, compare, measure, surroundings
+from benchmarks import pick, webhooks
+from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings
 
 
 @attrs.frozen
@@ -22,11 +22,32 @@ class Outcome:
     """What one run found. A goal that could not be measured has no ratio."""
 
     surroundings: Mapping[str, Any]
-    scale: pick.Scale
+    scale: pick.Scale | webhooks.Scale
+    words: Sequence[str]
     figures: Mapping[str, Figures]
     ratios: Mapping[str, Ratio | None]
     wanted: Mapping[str, str]
     missing: Sequence[str]
+
+    @classmethod
+    def of(
+        cls,
+        where: Mapping[str, Any],
+        scale: pick.Scale | webhooks.Scale,
+        figures: Mapping[str, Figures],
+        goals: Sequence[Goal],
+        missing: Sequence[str],
+    ) -> Outcome:
+        """The figures with what they were to be."""
+        return cls(
+            where,
+            scale,
+            scale.words(),
+            figures,
+            {goal.what: compare(goal, figures) for goal in goals},
+            {goal.what: goal.words for goal in goals},
+            missing,
+        )
 
     def to_json(self) -> str:
         """All of it; times in seconds per call."""
@@ -64,12 +85,10 @@ class Outcome:
             for name, each in self.figures.items()
         ]
         verdicts = [self._verdict(what, ratio) for what, ratio in self.ratios.items()]
-        scale = self.scale
         return "\n".join(
             (
                 *(f"{name}: {_plain(value)}" for name, value in self.surroundings.items()),
-                f"rounds: {scale.repeats}, each timing about {scale.seconds * 1000:g} ms",
-                f"load within limits, a line and day: {scale.conversations} new, or {scale.messages} messages",
+                *self.words,
                 "",
                 *_table(("one call", "median", "min", "calls per timing"), rows),
                 "",
@@ -94,36 +113,41 @@ def run_pick(scale: pick.Scale, say: Callable[[str], None]) -> Outcome:
         for each in missing:
             say(f"NOT MEASURED: {each}")
         figures = measure(subjects, repeats=scale.repeats, seconds=scale.seconds, say=say)
-    goals = pick.goals(scale)
-    return Outcome(
-        where,
-        scale,
-        figures,
-        {goal.what: compare(goal, figures) for goal in goals},
-        {goal.what: goal.words for goal in goals},
-        missing,
-    )
+    return Outcome.of(where, scale, figures, pick.goals(scale), missing)
+
+
+def run_webhooks(scale: webhooks.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what a webhook costs."""
+    where, missing = surroundings(webhooks.PACKAGES), webhooks.missing()
+    for each in missing:
+        say(f"NOT MEASURED: {each}")
+    figures = {} if missing else webhooks.figures(scale, say)
+    return Outcome.of(where, scale, figures, webhooks.goals(), missing)
 
 
 def self_check() -> None:
     """Run every benchmark very small. Raises SystemExit if a figure makes no sense."""
     start = time.perf_counter()
-    outcome = run_pick(pick.TINY, say=lambda _: None)
-    ratios = [each.median for each in outcome.ratios.values() if each is not None]
-    times = [each.least for each in outcome.figures.values()]
-    sane = all(0 < each < math.inf for each in (*times, *ratios))
-    for name in outcome.figures:
-        sane = (
-            sane and name in outcome.to_text() and name in json.loads(outcome.to_json())["figures"]
-        )
-    for reason in outcome.missing:
-        print(f"NOT MEASURED: {reason}")
-    if not (sane and times and ratios):
-        sys.exit(f"benchmarks: a figure makes no sense\n{outcome.to_text()}")
+    outcomes = [
+        run_pick(pick.TINY, say=lambda _: None),
+        run_webhooks(webhooks.TINY, say=lambda _: None),
+    ]
+    subjects = goals = 0
+    for outcome in outcomes:
+        ratios = [each.median for each in outcome.ratios.values() if each is not None]
+        times = [each.least for each in outcome.figures.values()]
+        sane = all(0 < each < math.inf for each in (*times, *ratios))
+        text, found = outcome.to_text(), json.loads(outcome.to_json())["figures"]
+        for reason in outcome.missing:
+            print(f"NOT MEASURED: {reason}")
+        measured = (times and ratios) or outcome.missing
+        if not (
+            sane and measured and all(each in text and each in found for each in outcome.figures)
+        ):
+            sys.exit(f"benchmarks: a figure makes no sense\n{text}")
+        subjects, goals = subjects + len(times), goals + len(ratios)
     took = time.perf_counter() - start
-    print(
-        f"benchmarks: self-check ok, {len(times)} subjects and {len(ratios)} ratios in {took:.1f} s"
-    )
+    print(f"benchmarks: self-check ok, {subjects} subjects and {goals} ratios in {took:.1f} s")
 
 
 def main() -> None:
@@ -133,26 +157,36 @@ def main() -> None:
         "--self-check", action="store_true", help="run everything very small, within seconds"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    one = commands.add_parser(
-        "pick", help="what a choice costs", description=pick.__doc__, formatter_class=_AsWritten
-    )
-    one.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    one.add_argument("--quick", action="store_true", help="fewer rounds, shorter timings")
-    one.add_argument("--repeats", type=_count, metavar="ROUNDS", help="how many rounds")
-    one.add_argument("--lines", type=_counts, metavar="N,N,…", help="numbers of lines")
+    for module, what in ((pick, "what a choice costs"), (webhooks, "what a webhook costs")):
+        name = module.__name__.rpartition(".")[2]
+        one = commands.add_parser(
+            name, help=what, description=module.__doc__, formatter_class=_AsWritten
+        )
+        one.add_argument("--json", action="store_true", help="print JSON instead of tables")
+        one.add_argument("--quick", action="store_true", help="fewer rounds, shorter timings")
+        one.add_argument("--repeats", type=_count, metavar="ROUNDS", help="how many rounds")
+    choosing = commands.choices["pick"]
+    choosing.add_argument("--lines", type=_counts, metavar="N,N,…", help="numbers of lines")
     arguments = parser.parse_args()
     if arguments.self_check:
         self_check()
         return
     if arguments.command is None:
         parser.error("name a benchmark, or --self-check")
-    scale = pick.QUICK if arguments.quick else pick.Scale()
-    if arguments.repeats:
-        scale = attrs.evolve(scale, repeats=arguments.repeats)
-    if arguments.lines:
-        scale = attrs.evolve(scale, lines=arguments.lines)
-    outcome = run_pick(scale, lambda text: print(text, file=sys.stderr, flush=True))
+    changes = {"repeats": arguments.repeats} if arguments.repeats else {}
+    outcome = _run(arguments, changes, lambda text: print(text, file=sys.stderr, flush=True))
     print(outcome.to_json() if arguments.json else outcome.to_text())
+
+
+def _run(
+    arguments: argparse.Namespace, changes: dict[str, Any], say: Callable[[str], None]
+) -> Outcome:
+    if arguments.command == "webhooks":
+        often = webhooks.QUICK if arguments.quick else webhooks.Scale()
+        return run_webhooks(attrs.evolve(often, **changes), say)
+    if arguments.lines:
+        changes["lines"] = arguments.lines
+    return run_pick(attrs.evolve(pick.QUICK if arguments.quick else pick.Scale(), **changes), say)
 
 
 _AsWritten = argparse.RawDescriptionHelpFormatter

@@ -64,6 +64,13 @@ class Scale:
     conversations: int = 10
     messages: int = 50
 
+    def words(self) -> Sequence[str]:
+        """How it was measured."""
+        return (
+            f"rounds: {self.repeats}, each timing about {self.seconds * 1000:g} ms",
+            f"load within limits, a line and day: {self.conversations} new, or {self.messages} messages",
+        )
+
 
 QUICK = Scale(repeats=5, seconds=0.02, conversations=2, messages=10)
 TINY = Scale(lines=(10, 100), repeats=2, seconds=0.001, conversations=1, messages=2)

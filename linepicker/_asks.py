@@ -13,6 +13,7 @@ import attrs
 
 from linepicker._candidates import candidate
 from linepicker._contact import Contact
+from linepicker._conversation import Note, said
 from linepicker._decode import decode
 from linepicker._line import Rank
 from linepicker._small import Block
@@ -195,7 +196,7 @@ class Made:
     override_optout: bool = False
     resumed: bool = False
     on_probation: bool = False
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     continuation: str | None = None
 
     @property
@@ -228,7 +229,7 @@ class Made:
             self.at,
             self.who.masked,
             self.moved_from,
-            self.notes,
+            tuple(map(said, self.notes)),
         )
 
 

@@ -42,6 +42,7 @@ def float_or_off(value: float | Literal["off"] | None) -> float | None:
 
 def must(be: str, holds: Callable[[Any], bool]) -> Validator:
     """A validator that raises PolicyError, saying what the value must *be*, where it does not hold."""
+
     def validate(section: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not holds(value):
             table = section_name(type(section))
@@ -72,6 +73,7 @@ def one_of(*words: str) -> Validator:
 
 
 COUNT: Final = must(f"a whole number from 1 to {MOST:,}", is_count)
+FEW: Final = must("a whole number from 1 to 100", lambda value: is_count(value) and value <= 100)
 LIMIT: Final = must(
     f'a whole number from 1 to {MOST:,}, or "off"',
     lambda value: value is None or is_count(value),

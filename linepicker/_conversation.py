@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
-
-import attrs
+from typing import Final, TypeAlias
 
 from linepicker._contact import Contact
 from linepicker.policy import Policy
 
+Note: TypeAlias = tuple[str, str | int]
+"""What a decision should mention, put into words by `said`."""
 
-@attrs.frozen
-class Quiet:
-    """What the rules say: `held` for good, or not before `opens_at`; `notes`: what rules in shadow mode would have done."""
+Quiet: TypeAlias = tuple[str | None, float, tuple[Note, ...]]
+"""Why the message is held, if it is; before which moment it may not leave; what rules in shadow mode would have done."""
 
-    held: str | None = None
-    opens_at: float = 0.0
-    notes: tuple[str, ...] = ()
-
-
-_CLEAR: Final = Quiet()
+_CLEAR: Final[Quiet] = (None, 0.0, ())
 
 
 def look(
@@ -31,33 +24,38 @@ def look(
     rules = policy.conversation
     unanswered = 0 if contact is None or inbound else contact.unanswered
     health = health or (contact.health if contact is not None else "")
-    if unanswered < rules.unanswered_after and health not in ("AT_RISK", "CRITICAL"):
+    too_many = unanswered >= rules.unanswered_after
+    if not too_many and health not in ("AT_RISK", "CRITICAL"):
         return _CLEAR  # nearly always
-    found: list[tuple[str, str, float | None]] = []
-    if health == "CRITICAL":
-        found.append((rules.chat_health, "the provider calls this conversation CRITICAL", None))
-    elif health == "AT_RISK" and contact is not None and contact.times:
-        opens_at = contact.times[-1] + rules.at_risk_gap
-        if opens_at > now:
-            found.append(
-                (rules.chat_health, "the provider calls this conversation AT_RISK", opens_at)
+    held, opens_at, slow_until = None, 0.0, 0.0
+    notes: tuple[Note, ...] = ()
+    if health == "AT_RISK" and contact is not None and contact.times:
+        slow_until = contact.times[-1] + rules.at_risk_gap
+    if health == "CRITICAL" or slow_until > now:
+        if rules.chat_health == "shadow":
+            notes = (("chat_health", health),)
+        elif rules.chat_health == "enforce":
+            opens_at = slow_until
+            held = "the provider calls the conversation CRITICAL" if health == "CRITICAL" else None
+    if too_many:
+        if rules.unanswered == "shadow":
+            notes += (("unanswered", unanswered),)
+        elif rules.unanswered == "enforce":
+            held = held or f"{unanswered} messages without a reply"
+    return held, opens_at, notes
+
+
+def said(note: Note) -> str:
+    """A note in words."""
+    what, value = note
+    match what:
+        case "unanswered":
+            return f"in shadow: would be held as quiet: {value} messages without a reply"
+        case "chat_health":
+            fate = "held" if value == "CRITICAL" else "slowed"
+            return (
+                f"in shadow: would be {fate} as quiet: the provider calls the conversation {value}"
             )
-    if unanswered >= rules.unanswered_after:
-        found.append((rules.unanswered, f"{_count(unanswered)} without a reply", None))
-    return Quiet(
-        next((why for mode, why, end in found if mode == "enforce" and end is None), None),
-        max((end for mode, _, end in found if mode == "enforce" and end is not None), default=0.0),
-        _noted(found),
-    )
-
-
-def _count(messages: int) -> str:
-    return "1 message" if messages == 1 else f"{messages} messages"
-
-
-def _noted(found: Sequence[tuple[str, str, float | None]]) -> tuple[str, ...]:
-    return tuple(
-        f"in shadow: would be {'held' if end is None else 'slowed'} as quiet: {why}"
-        for mode, why, end in found
-        if mode == "shadow"
-    )
+        case "despite":
+            return f"sent all the same, as asked: {value}"
+    return str(value)

@@ -23,7 +23,7 @@ from linepicker._candidates import (
     ruled_out,
 )
 from linepicker._contact import PAIR, Contact
-from linepicker._conversation import Quiet, look
+from linepicker._conversation import Note, look
 from linepicker._line import (
     BUDGETS,
     NEVER,
@@ -50,7 +50,7 @@ class Grant:
     budget: Budget
     ranks: Sequence[tuple[str, Rank, float]] = ()
     moved_from: str | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     homeward: bool = False
 
 
@@ -63,7 +63,7 @@ class Refusal:
     retry_at: float | None = None
     number: str | None = None
     kind: Kind | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant | Refusal:
@@ -75,21 +75,25 @@ def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant
     if fleet.stale:
         return Refusal("stale", "stale")
     contact = who.contact
-    quiet = look(contact, request.chat_health, fleet.policy, now, inbound=request.inbound)
-    if contact is not None:
-        choice = _known(request, who, fleet, contact, quiet, now)
-    elif quiet.held is not None:
-        choice = Refusal("held", "quiet", None, request.line, "new", (quiet.held,))
+    held, opens_at, notes = look(
+        contact, request.chat_health, fleet.policy, now, inbound=request.inbound
+    )
+    if held is not None:
+        kind: Kind = "new" if contact is None else "known"
+        number = request.line if contact is None else contact.number
+        choice: Grant | Refusal = Refusal("held", "quiet", None, number, kind, (("quiet", held),))
+    elif contact is not None:
+        choice = _known(request, who, fleet, contact, opens_at, now)
     elif request.inbound:
         choice = _wrote_first(request, fleet, now)
     elif request.line is not None:
         choice = _pinned(request, fleet, request.line, now)
     else:
         choice = _new(request, who, fleet, now)
-    if quiet.notes:
-        choice.notes += quiet.notes
+    if notes:
+        choice.notes += notes
     if code is not None:
-        choice.notes += (f"sent despite: {code}",)
+        choice.notes += (("despite", code),)
     return choice
 
 
@@ -106,24 +110,22 @@ def _known(
     who: Person,
     fleet: FleetView,
     contact: Contact,
-    quiet: Quiet,
+    quiet_until: float,
     now: float,
 ) -> Grant | Refusal:
     number, stickiness = contact.number, fleet.policy.stickiness
     if number in request.exclude or request.line not in (None, number):
         return Refusal("held", "excluded", None, number, "known")
-    if quiet.held is not None:
-        return Refusal("held", "quiet", None, number, "known", (quiet.held,))
     if contact.home and stickiness.return_home is not None:
         homeward = _homeward(request, fleet, contact, now)
         if homeward is not None:
             return homeward
     state = fleet.state(number)
     if state is not None and state.clear:
-        return _message(request, fleet, state, contact, now, quiet.opens_at)
+        return _message(request, fleet, state, contact, now, quiet_until)
     code, ends = ("not_in_fleet", NEVER) if state is None else exclusion(state, now)
     if state is not None and code is None:
-        return _message(request, fleet, state, contact, now, quiet.opens_at)
+        return _message(request, fleet, state, contact, now, quiet_until)
     mode = {
         "not_in_fleet": stickiness.on_released,
         "flagged": stickiness.on_flagged,

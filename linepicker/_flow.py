@@ -24,7 +24,7 @@ from linepicker._asks import (
 from linepicker._candidates import Request, look_at_all
 from linepicker._charge import charge
 from linepicker._contact import HISTORY_KEPT, PAIR_KEPT, Contact
-from linepicker._conversation import look
+from linepicker._conversation import look, said
 from linepicker._core import Grant, Refusal, decide
 from linepicker._decode import decode
 from linepicker._line import exclusion, new_exclusion
@@ -235,7 +235,7 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
         now,
         who.masked,
         choice.moved_from,
-        choice.notes,
+        tuple(map(said, choice.notes)),
     )
 
 
@@ -312,7 +312,7 @@ def decision_of(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now:
         now,
         who.masked,
         None,
-        refusal.notes,
+        tuple(map(said, refusal.notes)),
     )
 
 
@@ -407,9 +407,9 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
             retry_at = None if ends == float("inf") else ends
             refusal = Refusal("held", code, retry_at, number, made.kind)
         elif made.kind == "known":
-            quiet = look(contact, None, fleet.policy, now, inbound=True)
-            if quiet.held is not None:
-                refusal = Refusal("held", "quiet", None, number, made.kind, (quiet.held,))
+            held, _, _ = look(contact, None, fleet.policy, now, inbound=True)
+            if held is not None:
+                refusal = Refusal("held", "quiet", None, number, made.kind, (("quiet", held),))
     if refusal is not None:
         yield from undo(fleet, made, now)
         raise refused(decision_of(fleet, Request(), who, refusal, now))

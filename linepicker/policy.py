@@ -23,6 +23,7 @@ import tomli_w
 from linepicker._bounds import (
     COUNT,
     FACTOR,
+    FEW,
     HOLD_OR_MOVE,
     LIMIT,
     MODE,
@@ -308,9 +309,9 @@ class Failures:
     """
 
     mode: Mode = attrs.field(default="enforce", validator=MODE)
-    streak: int = attrs.field(default=5, validator=COUNT)
+    streak: int = attrs.field(default=5, validator=FEW)
     share: float = attrs.field(default=0.3, validator=SHARE)
-    sample: int = attrs.field(default=20, validator=COUNT)
+    sample: int = attrs.field(default=20, validator=FEW)
     window: float = attrs.field(default=3600.0, validator=SECONDS)
     time_out: float = attrs.field(default=300.0, validator=SECONDS)
     growth: float = attrs.field(default=2.0, validator=FACTOR)
