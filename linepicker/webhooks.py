@@ -27,9 +27,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from linepicker.errors import InvalidRecipient, LinePickerError, SourceError, StoreError
+from linepicker.errors import LinePickerError, SourceError, StoreError
 from linepicker.model import Report
 from linepicker.providers.linq.events import identifier, moment, read_event
+from linepicker.recipients import parse as recipient
 
 __all__ = ["MAX_BODY", "TOLERANCE", "Event", "InvalidWebhook", "WebhookApp", "parse", "verify"]
 
@@ -207,23 +208,18 @@ class WebhookApp:
         try:
             report = _read(event)
         except ValueError:
-            return self._unreadable(event)
+            self._tell("unreadable", f"of type {_shown(event.type)}, without what that has to say")
+            return self._done("unreadable")
         if report is None:
             return self._done("ignored")
         try:
             news = await self._report(report)
-        except InvalidRecipient:
-            return self._unreadable(event)
         except (StoreError, SourceError) as error:
             wait = error.retry_after if isinstance(error, SourceError) else None
             after = math.ceil(min(max(wait or RETRY_AFTER, 1.0), 60.0))
             return self._refuse("unavailable", 503, str(error), **{"Retry-After": str(after)})
         self._told.discard("unavailable")
         return self._done("applied" if news else "unchanged")
-
-    def _unreadable(self, event: Event) -> Response:
-        self._tell("unreadable", f"of type {_shown(event.type)}, without what that has to say")
-        return self._done("unreadable")
 
     def _done(self, what: str) -> Response:
         self._counts[what] += 1
@@ -387,8 +383,12 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _read(event: Event) -> Report | None:
-    """Raises ValueError, whose message may hold parts of the event."""
-    return read_event(event.type, event.data, at=event.created_at, event_id=event.id or None)
+    """Raises ValueError, whose message may hold parts of the event; also for recipients that no router takes."""
+    report = read_event(event.type, event.data, at=event.created_at, event_id=event.id or None)
+    to = getattr(report, "to", None)
+    if to is not None:
+        recipient(to)
+    return report
 
 
 def _shown(kind: str) -> str:

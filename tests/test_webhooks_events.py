@@ -318,6 +318,14 @@ def test_is_me_may_be_null():
     assert (report.number, report.to) == (LINE, PERSON)
 
 
+@pytest.mark.parametrize("sender", ["12345", "LINQ", "a@b", "+1 212"])
+def test_a_message_from_who_can_not_be_written_to_is_nothing(sender):
+    """Short codes and names are no recipients: nothing is reported that a router would not take."""
+    assert (
+        report_of("message.received", message("inbound", sender_handle={"handle": sender})) is None
+    )
+
+
 def test_a_message_to_no_line_can_not_be_read(caplog):
     """Without a line a message can't be counted; it is logged by its type alone."""
     data = message("inbound")
