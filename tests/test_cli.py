@@ -197,6 +197,7 @@ def test_lines_as_json_is_one_document(command, router):
         "remaining": 49,
         "next_slot_at": None,
         "reasons": [],
+        "outcomes": {"sent": 1, "opened": 1},
     }
     assert abs(views[TWO]["next_slot_at"] - time.time()) < 60
 

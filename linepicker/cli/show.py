@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from linepicker._tally import week
 from linepicker.cli import words
 from linepicker.model import Assignment, Candidate, Decision, LineView
 from linepicker.recipients import mask, mask_all
@@ -120,6 +121,9 @@ def line(view: LineView, now: float) -> None:
     say(f"{_used(view)} new today{left}{opens}", indent=2)
     for reason in view.reasons:
         say(reason, indent=2)
+    told = week(view.outcomes, sample=1)
+    if told:
+        say(told, indent=2)
 
 
 def line_json(view: LineView) -> dict[str, Any]:
@@ -134,6 +138,7 @@ def line_json(view: LineView) -> dict[str, Any]:
         "remaining": view.remaining,
         "next_slot_at": view.next_slot_at,
         "reasons": list(view.reasons),
+        "outcomes": dict(view.outcomes),
     }
 
 
@@ -152,6 +157,9 @@ def _used(view: LineView) -> str:
 def decision(made: Decision) -> None:
     """A choice, in one sentence."""
     say(words.verdict(made), style="bold")
+    if made.outcome == "reserved":
+        for note in made.notes:
+            say(f"{note}.", indent=2)
 
 
 def candidates(made: Decision) -> None:

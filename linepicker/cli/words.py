@@ -18,6 +18,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "draining": "is draining: it serves the people it knows, and takes no new ones",
         "flagged": "is FLAGGED: the provider says it can't send",
         "ineligible": "refused a message, and is out until it may be tried again",
+        "failing": "is in a time out, since its messages failed",
         "critical": "is CRITICAL: nothing goes out until it is HEALTHY",
         "recovering": "was CRITICAL, and is not confirmed HEALTHY yet",
         "line_type": "is not of the type asked for",
@@ -31,7 +32,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "pair": "may not write to this person again yet",
         "pace": "has no slot soon enough",
         "stale": "is too long unheard of: its health data is missing or too old",
-        "quiet": "keeps quiet hours",
+        "quiet": "may not go on with this conversation now",
         "opted_out": "may not be used: this person opted out",
         "blocked": "may not be used: this person is blocked",
     }
@@ -45,6 +46,7 @@ _STANDINGS: Final[Mapping[str, str]] = MappingProxyType(
         "draining": "known people only",
         "flagged": "out: FLAGGED",
         "ineligible": "out: refused one",
+        "failing": "out: messages failed",
         "critical": "nothing goes out",
         "recovering": "recovering",
     }
@@ -131,6 +133,8 @@ def refusal(decision: Decision, *, date: bool = True) -> str:
             why = "no line may take a new conversation now"
         case _:
             why = f"{decision.number or 'the line'} {because(decision.reason)}"
+    if decision.notes:
+        why += f" ({'; '.join(decision.notes)})"
     if decision.retry_at is None:
         return why
     soon = until(decision.retry_at - decision.at)
