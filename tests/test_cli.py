@@ -655,7 +655,7 @@ def test_fake_serves_an_account_until_interrupted(command):
 def test_every_code_of_the_contract_has_words():
     """No code reaches a reader as it is."""
     codes = (
-        "not_in_fleet paused draining flagged ineligible critical recovering line_type tag excluded day_budget "
+        "not_in_fleet paused draining flagged ineligible failing critical recovering line_type tag excluded day_budget "
         "hour_budget spread messages moves pair pace stale quiet opted_out blocked"
     )
     assert set(words.CODES) == set(codes.split())
