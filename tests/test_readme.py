@@ -82,6 +82,7 @@ def test_the_examples_do_what_is_said(heading, tmp_path, monkeypatch, capsys):
     """A section's Python blocks run as they stand, and print the text that follows each of them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "django.conf.global_settings")
     for name in ("LINQ_API_V3_API_KEY", "LINQ_API_V3_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     namespace = {"__name__": "readme"}
