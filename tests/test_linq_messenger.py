@@ -13,9 +13,14 @@ from linepicker import (
     AlreadySent,
     AsyncRouter,
     Blocked,
+    ChatHealthChanged,
+    Held,
+    LineChanged,
     NoLine,
     NotNow,
+    Policy,
     Router,
+    ServiceStatus,
     StoreError,
 )
 from linepicker.providers.linq import (
@@ -28,6 +33,7 @@ from linepicker.testing import FakeLinq, ManualClock
 
 PERSON, OTHER = "+12125550177", "ada@example.com"
 START = 1_790_000_000.0
+HELLO_AGAIN = "This is Ada's shop, from a new number."
 
 
 class Door:
@@ -38,13 +44,16 @@ class Door:
         self._runner = asyncio.Runner()
         account = {"base_url": fake.base_url}
         sdk = {"api_key": fake.token, "timeout": 5.0, **account, **options}
+        policy = Policy.from_dict({"stickiness": {"continuation": HELLO_AGAIN}})
         if kind == "sync":
             self.client: Any = linq.LinqAPIV3(**sdk)
-            self.router: Any = Router(LinqSource(fake.token, **account), clock=clock)
+            self.router: Any = Router(LinqSource(fake.token, **account), policy=policy, clock=clock)
             self.messenger: Any = LinqMessenger(self.client, self.router, sleep=self.pauses.append)
         else:
             self.client = linq.AsyncLinqAPIV3(**sdk)
-            self.router = AsyncRouter(AsyncLinqSource(fake.token, **account), clock=clock)
+            self.router = AsyncRouter(
+                AsyncLinqSource(fake.token, **account), policy=policy, clock=clock
+            )
             self.messenger = AsyncLinqMessenger(self.client, self.router, sleep=self._asleep)
 
     async def _asleep(self, seconds: float) -> None:
@@ -72,6 +81,11 @@ class Door:
     def next_line(self, to: str) -> str:
         """The line that *to*, a new recipient, would get now."""
         return self.run(self.router.preview, to).number
+
+    def flag(self, line: str, at: float) -> None:
+        """Tell the router that a line is flagged, so that its recipients move."""
+        report = LineChanged(line, status=ServiceStatus.FLAGGED, at=at)
+        assert self.run(self.router.report, report)
 
     def close(self) -> None:
         """Close everything."""
@@ -376,6 +390,124 @@ def test_a_message_may_be_all_that_the_sdk_takes(fake, door):
     assert {body["message"]["preferred_service"] for _, body in posts(fake)} == {"SMS"}
 
 
+TEXT = {"type": "text", "value": "Your order 🎁 is here"}
+MEDIUM = {"type": "media", "url": "https://example.com/a.png"}
+CARD = {"type": "imessage_app", "app": {"bundle_id": "b", "name": "n", "team_id": "t"}}
+JOINED = f"{HELLO_AGAIN}\n\n{TEXT['value']}"
+AHEAD = len(HELLO_AGAIN) + 2
+
+
+@pytest.mark.parametrize(
+    ("message", "posted"),
+    [
+        (TEXT["value"], [{**TEXT, "value": JOINED}]),
+        ({"parts": [TEXT, MEDIUM]}, [{**TEXT, "value": JOINED}, MEDIUM]),
+        ({"parts": [MEDIUM, TEXT]}, [{"type": "text", "value": HELLO_AGAIN}, MEDIUM, TEXT]),
+        ({"parts": [MEDIUM] * 99}, [{"type": "text", "value": HELLO_AGAIN}, *[MEDIUM] * 99]),
+        ({"parts": [MEDIUM] * 100}, [MEDIUM] * 100),
+        ({"parts": [CARD]}, [CARD]),
+        ({"parts": [{"type": "text"}]}, [{"type": "text"}]),
+        ({"parts": []}, []),
+        ({"experience": {"name": "a", "action": "b"}}, None),
+        (
+            {"parts": [{**TEXT, "text_decorations": [{"range": (11, 13), "style": "bold"}]}]},
+            [
+                {
+                    **TEXT,
+                    "value": JOINED,
+                    "text_decorations": [{"range": [AHEAD + 11, AHEAD + 13], "style": "bold"}],
+                }
+            ],
+        ),
+        (
+            {"parts": [{**TEXT, "inline_stickers": [{"range": [11, 13], "attachment_id": "a"}]}]},
+            [
+                {
+                    **TEXT,
+                    "value": JOINED,
+                    "inline_stickers": [{"range": [AHEAD + 11, AHEAD + 13], "attachment_id": "a"}],
+                }
+            ],
+        ),
+        (
+            {"parts": [{**TEXT, "mention": PERSON}]},
+            [{**TEXT, "value": JOINED, "mention": PERSON, "mention_range": [AHEAD, AHEAD + 21]}],
+        ),
+        (
+            {"parts": [{**TEXT, "mention": PERSON, "mention_range": [0, 4]}]},
+            [{**TEXT, "value": JOINED, "mention": PERSON, "mention_range": [AHEAD, AHEAD + 4]}],
+        ),
+    ],
+)
+def test_who_was_moved_is_told_so_first(fake, door, clock, message, posted):
+    """The continuation comes before the message, in one that Linq takes; nothing of the caller's is lost."""
+    door.send(PERSON, "Hello")
+    door.flag(door.line_of(PERSON), clock.now())
+    try:
+        door.send(PERSON, message)
+    except linq.BadRequestError:  # what the fake has not got
+        assert fake.sent[-1].text == "Hello"
+    (_, first), (path, moved) = posts(fake)
+    assert path == "/v3/chats"
+    assert moved["from"] != first["from"]
+    assert moved["message"].get("parts") == posted
+    assert moved["message"].get("experience") == (
+        None if isinstance(message, str) else message.get("experience")
+    )
+
+
+def test_a_move_is_told_of_once(fake, door, clock):
+    """The next message on the new line, and any to people who were not moved, are as they were given."""
+    door.send(PERSON, "One")
+    door.flag(door.line_of(PERSON), clock.now())
+    for text in ("Two", "Three"):
+        door.send(PERSON, text)
+    door.send(OTHER, "Four")
+    told = [f"{HELLO_AGAIN}\n\nTwo", "Three", "Four"]
+    assert [sent.text for sent in fake.sent] == ["One", *told]
+    assert fake.sent[1].idempotency_key != fake.sent[2].idempotency_key
+
+
+def test_a_move_that_did_not_happen_is_told_of_when_it_does(fake, door, clock):
+    """A message that Linq would not take is given back with the move, which the next one makes; the same one is told."""
+    door.send(PERSON, "One")
+    home = door.line_of(PERSON)
+    door.flag(home, clock.now())
+    with pytest.raises(linq.BadRequestError):
+        door.send(PERSON, "See https://example.com")
+    assert door.line_of(PERSON) == home
+    door.send(PERSON, "Two")
+    assert [sent.text for sent in fake.sent] == ["One", f"{HELLO_AGAIN}\n\nTwo"]
+
+
+def test_a_moved_message_that_is_posted_again_is_the_same(fake, door, clock):
+    """While the chat is being created, the same text goes out with the same key."""
+    door.send(PERSON, "One")
+    door.flag(door.line_of(PERSON), clock.now())
+    fake.fail_next(2, status=409, code=2009, path="/v3/chats")
+    door.send(PERSON, "Two")
+    messages = [body["message"] for _, body in posts(fake)[1:]]
+    assert len(messages) == 3
+    assert messages[0] == messages[1] == messages[2]
+
+
+@pytest.mark.parametrize(
+    ("health", "refusal"), [("CRITICAL", Held), ("AT_RISK", NotNow), ("OPTED_OUT", Blocked)]
+)
+def test_what_linq_thinks_of_a_chat_is_learned_from_the_send(fake, door, clock, health, refusal):
+    """A chat that another program had opened is not well: the message that found it was the last one for now."""
+    fake.receive(fake.numbers[0], PERSON, "hi")
+    door.run(door.router.assign, PERSON, fake.numbers[0])
+    (chat,) = door.run(door.client.chats.list_chats).chats
+    fake.set_chat_health(chat.id, health)
+    clock.advance(3600)
+    door.send(PERSON, "Hello")
+    before = len(posts(fake))
+    with pytest.raises(refusal):
+        door.send(PERSON, "Again")
+    assert len(posts(fake)) == before
+
+
 def test_a_message_with_a_key_of_its_own_is_refused(fake, door):
     """There is one key, the reservation's; the caller's goes into key=."""
     with pytest.raises(ValueError, match="key="):
@@ -400,6 +532,7 @@ class Nowhere:
     """A router whose store is gone when a reservation is to be settled."""
 
     id, number, to, chat_id = "r-1", "+12025550100", PERSON, None
+    send_at, continuation = START, None
 
     def send(self, to, call, **keywords):
         """Call with this as the reservation."""
@@ -431,6 +564,62 @@ def test_the_provider_s_error_is_raised_even_if_the_store_is_gone(fake, door):
         messenger = AsyncLinqMessenger(door.client, AsyncNowhere())
     with pytest.raises(linq.PermissionDeniedError):
         door.run(messenger.send, PERSON, "Hello")
+
+
+class Forgetful(Nowhere):
+    """A router whose store is gone when it is told of a chat."""
+
+    def __init__(self) -> None:
+        self.told = []
+
+    def settle(self, outcome, **keywords):
+        """Take it."""
+
+    def report(self, report):
+        """Fail."""
+        self.told.append(report)
+        raise StoreError("the store is gone")
+
+
+class AsyncForgetful(Forgetful):
+    """The same, for coroutines."""
+
+    async def send(self, to, call, **keywords):
+        """Call with this as the reservation."""
+        return await call(self)
+
+    async def settle(self, outcome, **keywords):
+        """Take it."""
+
+    async def report(self, report):
+        """Fail."""
+        super().report(report)
+
+
+@pytest.mark.parametrize(
+    ("health", "told"), [("HEALTHY", 0), ("SPLENDID", 0), ("AT_RISK", 1), ("CRITICAL", 1)]
+)
+def test_only_a_chat_in_trouble_is_told_of_and_never_fails_the_send(
+    fake, door, clock, health, told
+):
+    """A write is not worth more than that; the message went out, whether or not the store could be told."""
+    fake.receive(Nowhere.number, PERSON, "hi")
+    (chat,) = door.run(door.client.chats.list_chats).chats
+    fake.set_chat_health(chat.id, health)
+    clock.advance(60)
+    if door.kind == "sync":
+        router = Forgetful()
+        messenger = LinqMessenger(door.client, router)
+    else:
+        router = AsyncForgetful()
+        messenger = AsyncLinqMessenger(door.client, router)
+    assert door.run(messenger.send, PERSON, "Hello").chat.id == chat.id
+    report = (
+        ChatHealthChanged(PERSON, health, number=Nowhere.number, chat_id=chat.id, at=clock.now())
+        if told
+        else None
+    )
+    assert router.told == [report] * told
 
 
 async def test_a_send_that_is_cancelled_may_have_gone_out(fake, clock):

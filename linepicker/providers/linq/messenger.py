@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from linepicker.errors import StoreError
-from linepicker.model import Outcome, To, Verdict
+from linepicker.errors import LinePickerError, StoreError
+from linepicker.model import ChatHealth, ChatHealthChanged, Outcome, Report, To, Verdict
 from linepicker.providers.linq.classify import CHAT_BEING_CREATED, classify, read_reply
+from linepicker.providers.linq.letter import Letter
 
 if TYPE_CHECKING:
     from linq import AsyncLinqAPIV3, LinqAPIV3
@@ -36,6 +38,13 @@ class LinqMessenger:
     or none is known, `POST /v3/chats` finds or opens it. Each message carries its reservation's `.id` as idempotency key.
     The SDK's own retries are off: they would repeat what must not be, and without a key. *sleep* waits between the
     attempts while another request is creating the same chat.
+
+    A reservation that moved the recipient to this line has the policy's `stickiness.continuation` said before what the
+    message says, in the same message: as a text part in front of a medium, else as the beginning of the first text part, since
+    Linq takes no two texts in a row. What can't have a text beside it (a link, a card, an experience) goes out as it is.
+    Such a message may open a chat, in which Linq takes no link, effect or reply at first.
+
+    The router learns chat and message from each send, and where the answer says so that Linq thinks ill of the conversation.
     """
 
     def __init__(
@@ -67,7 +76,7 @@ class LinqMessenger:
         router's refusals, `ValueError` for a message with an idempotency key of its own, and the SDK's exceptions as they are
         (a first message with a link is a `BadRequestError` with code 1005), after the reservation was settled.
         """
-        letter = _Letter.of(message, override_optout=override_optout)
+        letter = Letter.of(message, override_optout=override_optout)
 
         def call(reservation: _Reservation) -> Sent:
             return self._deliver(letter, reservation)
@@ -88,11 +97,14 @@ class LinqMessenger:
             chat_health=chat_health,
         )
 
-    def _deliver(self, letter: _Letter, reservation: _Reservation) -> Sent:
-        course = _Course(reservation.chat_id)
+    def _deliver(self, letter: Letter, reservation: _Reservation) -> Sent:
+        course, message = (
+            _Course(reservation.chat_id),
+            letter.message(reservation.id, reservation.continuation),
+        )
         while True:
             try:
-                sent = self._post(letter, reservation, course.chat_id)
+                sent = self._post(reservation, course.chat_id, message, letter.extra)
             except Exception as error:
                 pause = course.pause_after(error)
                 if pause is None:
@@ -103,16 +115,24 @@ class LinqMessenger:
                 self._sleep(pause)
             else:
                 _settle(reservation, classify(sent) or Verdict(Outcome.SENT))
+                report = _concern(sent, reservation)
+                if report is not None:
+                    with contextlib.suppress(LinePickerError):  # the message went out all the same
+                        self._router.report(report)
                 return sent
 
-    def _post(self, letter: _Letter, reservation: _Reserved, chat_id: str | None) -> Sent:
-        chats, message = self._client.chats, letter.message(reservation.id)
+    def _post(
+        self,
+        reservation: _Reserved,
+        chat_id: str | None,
+        message: MessageContentParam,
+        extra: Mapping[str, bool] | None,
+    ) -> Sent:
+        chats = self._client.chats
         if chat_id is not None:
-            return chats.messages.send(chat_id, message=message, extra_body=letter.extra)
+            return chats.messages.send(chat_id, message=message, extra_body=extra)
         to = _handles(reservation.to)
-        return chats.create(
-            from_=reservation.number, to=to, message=message, extra_body=letter.extra
-        )
+        return chats.create(from_=reservation.number, to=to, message=message, extra_body=extra)
 
 
 class AsyncLinqMessenger:
@@ -146,7 +166,7 @@ class AsyncLinqMessenger:
         chat_health: str | None = None,
     ) -> Sent:
         """As `LinqMessenger.send`."""
-        letter = _Letter.of(message, override_optout=override_optout)
+        letter = Letter.of(message, override_optout=override_optout)
 
         async def call(reservation: _AsyncReservation) -> Sent:
             return await self._deliver(letter, reservation)
@@ -167,11 +187,14 @@ class AsyncLinqMessenger:
             chat_health=chat_health,
         )
 
-    async def _deliver(self, letter: _Letter, reservation: _AsyncReservation) -> Sent:
-        course = _Course(reservation.chat_id)
+    async def _deliver(self, letter: Letter, reservation: _AsyncReservation) -> Sent:
+        course, message = (
+            _Course(reservation.chat_id),
+            letter.message(reservation.id, reservation.continuation),
+        )
         while True:
             try:
-                sent = await self._post(letter, reservation, course.chat_id)
+                sent = await self._post(reservation, course.chat_id, message, letter.extra)
             except Exception as error:
                 pause = course.pause_after(error)
                 if pause is None:
@@ -181,50 +204,26 @@ class AsyncLinqMessenger:
                 await self._sleep(pause)
             else:
                 await _asettle(reservation, classify(sent) or Verdict(Outcome.SENT))
+                report = _concern(sent, reservation)
+                if report is not None:
+                    with contextlib.suppress(LinePickerError):  # the message went out all the same
+                        await self._router.report(report)
                 return sent
 
-    async def _post(self, letter: _Letter, reservation: _Reserved, chat_id: str | None) -> Sent:
-        chats, message = self._client.chats, letter.message(reservation.id)
+    async def _post(
+        self,
+        reservation: _Reserved,
+        chat_id: str | None,
+        message: MessageContentParam,
+        extra: Mapping[str, bool] | None,
+    ) -> Sent:
+        chats = self._client.chats
         if chat_id is not None:
-            return await chats.messages.send(chat_id, message=message, extra_body=letter.extra)
+            return await chats.messages.send(chat_id, message=message, extra_body=extra)
         to = _handles(reservation.to)
         return await chats.create(
-            from_=reservation.number, to=to, message=message, extra_body=letter.extra
+            from_=reservation.number, to=to, message=message, extra_body=extra
         )
-
-
-@attrs.frozen(repr=False)
-class _Letter:
-    """One message as the API takes it, which may be posted more than once."""
-
-    content: Mapping[str, Any]
-    extra: Mapping[str, bool] | None
-
-    @classmethod
-    def of(cls, message: str | Mapping[str, Any], *, override_optout: bool) -> _Letter:
-        extra = {"override_optout": True} if override_optout else None
-        if isinstance(message, str):
-            return cls({"parts": [{"type": "text", "value": message}]}, extra)
-        if "idempotency_key" in message:
-            raise ValueError(
-                "a message's idempotency_key is its reservation's: give the key as key= instead"
-            )
-        if "parts" in message:  # any iterable, to the SDK
-            message = {**message, "parts": list(message["parts"])}
-        return cls(message, extra)
-
-    @property
-    def text(self) -> str | None:
-        """What a person will read of it."""
-        values = [
-            part["value"]
-            for part in self.content.get("parts", ())
-            if part.get("type") in {"text", "link"} and isinstance(part.get("value"), str)
-        ]
-        return "\n".join(values) if values else None
-
-    def message(self, key: str) -> MessageContentParam:
-        return cast("MessageContentParam", {**self.content, "idempotency_key": key})
 
 
 @attrs.define
@@ -250,7 +249,8 @@ class _Course:
 
 
 class _Reserved(Protocol):
-    """What is read of a reservation. `chat_id`: Linq's chat with this recipient on this line, if known."""
+    """What is read of a reservation. `chat_id`: Linq's chat with this recipient on this line, if known. `continuation`: what
+    is to be said first."""
 
     @property
     def id(self) -> str: ...
@@ -259,7 +259,11 @@ class _Reserved(Protocol):
     @property
     def to(self) -> To: ...
     @property
+    def send_at(self) -> float: ...
+    @property
     def chat_id(self) -> str | None: ...
+    @property
+    def continuation(self) -> str | None: ...
 
 
 class _Reservation(_Reserved, Protocol):
@@ -305,6 +309,8 @@ class _Router(Protocol):
         chat_health: str | None,
     ) -> _T: ...
 
+    def report(self, report: Report) -> object: ...
+
 
 class _AsyncRouter(Protocol):
     async def send(
@@ -325,9 +331,29 @@ class _AsyncRouter(Protocol):
         chat_health: str | None,
     ) -> _T: ...
 
+    async def report(self, report: Report) -> object: ...
+
 
 def _handles(to: To) -> list[str]:
     return [to] if isinstance(to, str) else list(to)
+
+
+def _concern(sent: Sent, reservation: _Reserved) -> ChatHealthChanged | None:
+    """What is wrong with the conversation by the answer to a send, as of then; None if nothing is, or it doesn't say."""
+    chat = getattr(sent, "chat", None)
+    status = getattr(getattr(chat, "health_status", None), "status", None)
+    health = ChatHealth.__members__.get(str(status).upper())
+    if health in {None, ChatHealth.HEALTHY}:
+        return None
+    created = getattr(getattr(chat, "message", None), "created_at", None)
+    at = created.timestamp() if isinstance(created, datetime) else reservation.send_at
+    return ChatHealthChanged(
+        reservation.to,
+        health,
+        number=reservation.number,
+        chat_id=getattr(chat, "id", None),
+        at=at,
+    )
 
 
 def _settle(reservation: _Reservation, verdict: Verdict) -> None:
