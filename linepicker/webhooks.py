@@ -43,6 +43,8 @@ TOLERANCE: Final = 300.0
 RETRY_AFTER: Final = 5.0
 """Seconds after which a webhook that could not be stored may come again. Linq retries a 5xx for up to about half an hour."""
 
+_FLOOD: Final = 8 * MAX_BODY
+_TOO_LARGE: Final = f"the body has more than {MAX_BODY} bytes"
 _THREADS: Final = 2  # of a Router's reports; more only race for the same records. One may wait for the provider's list
 _LONGEST_HEADER: Final = 4096  # some 80 signatures
 _STANDARD: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -191,15 +193,16 @@ class WebhookApp:
         if request.method != "POST":
             return self._refuse("method", 405, "webhooks are POST requests", Allow="POST")
         try:
-            body = await _body(request)
-            event = _verify(body, request.headers, self._keys, now=self._now(), legacy=self._legacy)
+            body, flood = await _body(request)
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody is there to read
+        if body is None:
+            headers = {"Connection": "close"} if flood else {}
+            return self._refuse("size", 413, _TOO_LARGE, **headers)
+        try:
+            event = _verify(body, request.headers, self._keys, now=self._now(), legacy=self._legacy)
         except InvalidWebhook as error:
-            # Else a server reads on to the end of what it throws away.
-            hang_up = error.reason == "size" and request.scope.get("http_version", "1.1") < "2"
-            headers = {"Connection": "close"} if hang_up else {}
-            return self._refuse(error.reason, error.status, str(error), **headers)
+            return self._refuse(error.reason, error.status, str(error))
         if not _is_json(request.headers.get("content-type")):
             return self._refuse("content-type", 415, "the content type must be application/json")
         return await self._take(event)
@@ -277,7 +280,7 @@ def _verify(
     if not isinstance(body, bytes):
         raise InvalidWebhook("the body must be bytes, as they came", reason="body")
     if len(body) > MAX_BODY:
-        raise InvalidWebhook(f"the body has more than {MAX_BODY} bytes", reason="size")
+        raise InvalidWebhook(_TOO_LARGE, reason="size")
     found = _found(headers)
     try:
         text = body.decode()
@@ -415,19 +418,25 @@ def _awaited(router: Reporting) -> Callable[[Report], Awaitable[bool]]:
     return in_a_thread
 
 
-async def _body(request: Request) -> bytes:
-    """All of it. Raises InvalidWebhook as soon as it is known to be too large."""
-    too_large = InvalidWebhook(f"the body has more than {MAX_BODY} bytes", reason="size")
+async def _body(request: Request) -> tuple[bytes | None, bool]:
+    """All of it, None if it is too large; and whether it is so large that the connection is to be closed.
+
+    Somebody who sends a little too much is heard to the end: else they would find the connection broken, and no answer.
+    """
+    old = request.scope.get("http_version", "1.1") < "2"  # later ones end a request without closing
     declared = request.headers.get("content-length", "")
-    if re.fullmatch(r"[0-9]+", declared) and (len(declared) > 9 or int(declared) > MAX_BODY):
-        raise too_large
+    if re.fullmatch(r"[0-9]+", declared):
+        length = int(declared[:20])
+        if length > MAX_BODY:
+            return None, old and length > _FLOOD
     chunks, size = list[bytes](), 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MAX_BODY:
-            raise too_large
-        chunks.append(chunk)
-    return b"".join(chunks)
+        if size > _FLOOD:
+            return None, old
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+    return (b"".join(chunks) if size <= MAX_BODY else None), False
 
 
 def _is_json(content_type: str | None) -> bool:
