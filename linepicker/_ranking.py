@@ -24,16 +24,21 @@ _TOP: Final = 1 << 63
 
 
 class _Node:
-    """A place in the trie: a leaf with a number, or a fork. `name` is its place as in a binary heap: 1 the root, 2n and
-    2n + 1 the children of n; the best key below it is None while nothing is."""
+    """A place in the trie: a leaf with a number, or a fork.
 
-    __slots__ = ("best", "left", "name", "number", "parent", "right")
+    `name` is its place as in a binary heap: 1 the root, 2n and 2n + 1 the children of n; `mixed` is what ties are settled with.
+    The best key below it is None while nothing is; `lead` is the child that holds it, None where both do.
+    """
+
+    __slots__ = ("best", "lead", "left", "mixed", "name", "number", "parent", "right")
 
     def __init__(self, name: int, parent: _Node | None) -> None:
         self.name = name
+        self.mixed = name * _MIX
         self.parent = parent
         self.best: Key | None = None
         self.number: str | None = None
+        self.lead: _Node | None = None
         self.left: _Node | None = None
         self.right: _Node | None = None
 
@@ -69,8 +74,10 @@ class Trie:
         """The two best, or as many as there are. *salt* settles ties."""
         if self._root.best is None:
             return ()
-        number, other = _first(self._root, salt)
-        return (number,) if other is None else (number, _first(other, salt)[0])
+        best, tied = _descend(self._root, salt)
+        other = tied or _beside(best)
+        found = (best,) if other is None else (best, _descend(other, salt)[0])
+        return [leaf.number for leaf in found if leaf.number is not None]
 
     def walk(self, salt: int) -> Iterator[str]:
         """All numbers, best first, beginning with `first_two`'s first. The trie must not change meanwhile."""
@@ -83,7 +90,7 @@ class Trie:
                 node.number is not None
             ):  # two can't share a leaf: the one that is there moves one down
                 below = _child(node, _hash(node.number) >> (_BITS - 1 - depth) & 1)
-                below.number, below.best = node.number, node.best
+                below.number, below.best, node.lead = node.number, node.best, below
                 self._leaves[node.number], node.number = below, None
             node = _child(node, bits >> (_BITS - 1 - depth) & 1)
             depth += 1
@@ -91,26 +98,30 @@ class Trie:
         return node
 
 
-def _first(node: _Node, salt: int) -> tuple[str, _Node | None]:
-    """The best number below a node that holds any, and the best of the subtrees beside its path."""
-    other, other_key = None, _NONE
+def _descend(node: _Node, salt: int) -> tuple[_Node, _Node | None]:
+    """The best leaf below a node that holds any, and the nearest subtree beside its path that holds one as good."""
+    tied = None
     while node.number is None:
-        left, right = node.left, node.right
-        if right is None or right.best is None:
+        lead = node.lead
+        if lead is None:
+            left, right = node.left, node.right
             assert left is not None
-            node = left
-        elif left is None or left.best is None:
-            node = right
+            assert right is not None
+            node, tied = (left, right) if _left_first(node, salt) else (right, left)
         else:
-            beside = right
-            if right.best > left.best or (
-                right.best == left.best and not _left_first(node.name, salt)
-            ):
-                left, beside = right, left
-            node = left
-            if beside.best is not None and beside.best >= other_key:  # on a tie the nearer one
-                other, other_key = beside, beside.best
-    return node.number, other
+            node = lead
+    return node, tied
+
+
+def _beside(leaf: _Node) -> _Node | None:
+    """The best of the subtrees beside the path to a leaf; on a tie the nearer one."""
+    found, best, node, parent = None, _NONE, leaf, leaf.parent
+    while parent is not None:
+        other = parent.right if node is parent.left else parent.left
+        if other is not None and other.best is not None and other.best > best:
+            found, best = other, other.best
+        node, parent = parent, parent.parent
+    return found
 
 
 def _child(node: _Node, right: int) -> _Node:
@@ -128,18 +139,23 @@ def _update(node: _Node | None) -> None:
     """Bring the best keys up to date from *node* to the root."""
     while node is not None:
         left, right = node.left, node.right
-        best = left.best if left is not None else None
-        if right is not None and right.best is not None and (best is None or right.best > best):
-            best = right.best
+        one = None if left is None else left.best
+        two = None if right is None else right.best
+        if two is None or (one is not None and one > two):
+            best, node.lead = one, left
+        elif one is None or two > one:
+            best, node.lead = two, right
+        else:
+            best, node.lead = one, None
         if best == node.best:
             return
         node.best = best
         node = node.parent
 
 
-def _left_first(name: int, salt: int) -> bool:
+def _left_first(node: _Node, salt: int) -> bool:
     """Of two equally good subtrees of a node, whether the left one comes first for this recipient."""
-    return not (salt ^ (name * _MIX)) * _MIX & _TOP
+    return not (salt ^ node.mixed) * _MIX & _TOP
 
 
 def _walk(root: _Node, salt: int) -> Iterator[str]:
@@ -153,7 +169,7 @@ def _walk(root: _Node, salt: int) -> Iterator[str]:
             yield node.number
             continue
         step = width >> node.name.bit_length()
-        places = (order, order + step) if _left_first(node.name, salt) else (order + step, order)
+        places = (order, order + step) if _left_first(node, salt) else (order + step, order)
         for child, place in zip((node.left, node.right), places, strict=True):
             if child is not None and child.best is not None:
                 slot, score = child.best

@@ -1274,7 +1274,7 @@ class World:
                 name: pick(("hold", "move", "move"))
                 for name in ("on_critical", "on_flagged", "on_released")
             },
-            "learn": {"enabled": self.dice.random() < 0.1},
+            "learn": {"enabled": self.dice.random() < 0.1, "reply_rate": 0.0},
             "affinity": {"area_code": pick((1, 1, 0.5))},
         }
         if self.dice.random() < 0.2:

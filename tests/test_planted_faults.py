@@ -89,8 +89,8 @@ FAULTS = [
     Fault(
         "the trie prefers the worse",
         "_ranking.py",
-        "if right.best > left.best or (",
-        "if right.best < left.best or (",
+        "if two is None or (one is not None and one > two):",
+        "if two is None or (one is not None and one < two):",
     ),
     Fault(
         "the trie forgets to tell its root",
