@@ -200,6 +200,7 @@ def _ticket(made: Made) -> Ticket:
         made.send_at,
         made.at,
         moved_from=made.moved_from,
+        continuation=made.continuation,
     )
 
 
@@ -282,7 +283,7 @@ def moved(contact: Contact, grant: Grant, now: float, *, opened: int, home: str 
         made=0,
         wait_until=0.0,
         health="",
-        health_at=now,
+        health_at=0.0,
         home=home,
     )
 
@@ -366,6 +367,7 @@ def _earlier(
         key,
         outcome,
         resumed=True,
+        continuation=ticket.continuation,
     )
 
 

@@ -72,6 +72,7 @@ class Ticket(_Small):
     made_at: float = attrs.field(validator=_moment)
     outcome: str = attrs.field(default="", validator=_TEXT)
     moved_from: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
+    continuation: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
 
 
 @attrs.frozen

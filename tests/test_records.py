@@ -105,6 +105,7 @@ tickets = st.builds(
     moments,
     texts,
     st.none() | numbers,
+    st.none() | texts,
 )
 KINDS = {
     "standing": (standings, Standing.encode, Standing.decode),

@@ -3019,3 +3019,16 @@ def test_max_wait_does_not_wait_for_health(world, router):
     with pytest.raises(StaleHealth):
         router.send(ANN, lambda made: None, max_wait=DAY)
     assert world.clock.now() == NOW
+
+
+def test_a_key_used_again_keeps_the_continuation():
+    """The first message on a new number tells who writes, also when it is the second try."""
+    clock = ManualClock(NOW)
+    rules = Policy.from_dict({"stickiness": {"continuation": "It's us."}})
+    router = Router([Line(A), Line(B)], policy=rules, clock=clock)
+    router.assign(ANN, A)
+    router.report(LineChanged(A, status="FLAGGED", at=NOW))
+    first = router.reserve(ANN, key="k")
+    again = router.reserve(ANN, key="k")
+    assert first.id == again.id
+    assert first.continuation == again.continuation == "It's us."
