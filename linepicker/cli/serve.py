@@ -69,6 +69,8 @@ def webhooks(
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         if missing is not None:
             logging.getLogger(__name__).warning("starting without a list of lines: %s", missing)
+        # Else every answer with a body waits some 40 ms for the other side's acknowledgement.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = f"[{host}]" if ":" in host else host
         url = f"http://{name}:{listening.getsockname()[1]}"
         if settings.as_json:
