@@ -12,7 +12,8 @@ timing begins. Two policies:
 A known recipient was met before by the router that is asked. The first time, which is not measured here, costs several times
 as much: the router tries a new conversation before it learns whose they are.
 
-LiteLLM's deployments carry neither limits nor weights, its cheapest case; the scan keeps counts, and has neither lock, nor
+LiteLLM's deployments carry neither limits nor weights, its cheapest case; *enforcing limits* they have requests per minute, and
+`enable_pre_call_checks`, without which it does not hold simple-shuffle to them. The scan keeps counts, and has neither lock, nor
 window, nor memory of recipients. `limits` walks through its keys in a thread of its own 10 ms after a hit; its timings are
 short enough to leave that out, since on a busy machine it can double them.
 """
@@ -52,6 +53,7 @@ ROOMY = Policy.from_dict(
 LITELLM_LINES = (10, 100, 1000)
 SQLITE_LINES = 100
 ASYNC_LINES = 100
+_MESSAGES = [{"role": "user", "content": "hello"}]
 
 
 @attrs.frozen
@@ -92,7 +94,7 @@ def subjects(
         say(f"building {n:,} lines")
         found.append(_new(n, strangers, house))
         if n in LITELLM_LINES and version("litellm") is not None:
-            found.append(_litellm(n))
+            found += [_litellm(n), _litellm(n, enforcing=True)]
         found += [
             _naive(n),
             _new_within_limits(n, scale.conversations, strangers, house),
@@ -127,6 +129,16 @@ def goals(scale: Scale) -> list[Goal]:
         )
         for n, wanted in ((100, 15.0), (1000, 120.0))
         for limits in ("", " within limits")
+    ]
+    compared += [
+        Goal(
+            f"LiteLLM simple-shuffle enforcing limits / new within limits: {n:,} lines",
+            f"LiteLLM simple-shuffle enforcing limits, {n:,} lines",
+            f"new within limits, {n:,} lines",
+            wanted,
+            at_least=True,
+        )
+        for n, wanted in ((100, 15.0), (1000, 120.0))
     ]
     compared += [
         Goal(
@@ -321,7 +333,8 @@ def _in_sqlite(synchronous: str, strangers: Iterator[str], house: ExitStack) -> 
 # The others
 
 
-def _litellm(n: int) -> Subject:
+def _litellm(n: int, *, enforcing: bool = False) -> Subject:
+    """A pick; *enforcing*: with requests per minute that it holds the deployments to, as ours are held to budgets."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = (
         "True"  # else importing it fetches a list of prices
     )
@@ -336,22 +349,25 @@ def _litellm(n: int) -> Subject:
                     "model": "openai/gpt-4o-mini",
                     "api_key": "none",
                     "api_base": f"http://127.0.0.1:9/{number}",
+                    **({"rpm": 1_000_000} if enforcing else {}),
                 },
             }
             for number in _line_numbers(n)
         ],
         routing_strategy="simple-shuffle",
+        enable_pre_call_checks=enforcing,
     )
     choose = router.get_available_deployment
 
     def prepare(calls: int) -> Callable[[], object]:
         def work() -> None:
             for _ in range(calls):
-                choose(model="line")
+                choose(model="line", messages=_MESSAGES)
 
         return work
 
-    return Subject(f"LiteLLM simple-shuffle, {n:,} lines", prepare)
+    kind = " enforcing limits" if enforcing else ""
+    return Subject(f"LiteLLM simple-shuffle{kind}, {n:,} lines", prepare)
 
 
 @attrs.define

@@ -16,6 +16,7 @@ from linepicker._asks import (
     Made,
     Now,
     Read,
+    Say,
     Sleep,
     Swap,
     Who,
@@ -117,6 +118,8 @@ def reserve(
         if answer.applied:
             fleet.spent(made.number, answer.records[writes[0].key].version, spending, mine=True)
             who.met(answer.records[who.contact_key].version, contact)
+            if made.notes and made.notes[-1][0] == "despite":
+                yield Say(f"{who.masked} is written to despite: {made.notes[-1][1]}", 20)
             return made
         absorb(fleet, answer, who)
         earlier = _earlier(fleet, answer, ticket, who, key, now)
