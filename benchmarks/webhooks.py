@@ -8,8 +8,8 @@ The bare handlers read the body, and do one transaction of the same size as line
 many rows with as many bytes, commit. They verify nothing, parse nothing, decide nothing, and store what was sent twice twice.
 One does that in the event loop, where it blocks everybody else; one in a worker thread.
 
-Replies come from people who have a line already: two rows, the line's messages and the event's id. Changes of a line's
-service status, back and forth, are one row.
+Replies come from people who have a line already: three rows, the line's messages, the person, and the event's id. Changes of
+a line's service status, back and forth, are one row.
 """
 
 from __future__ import annotations
@@ -259,12 +259,11 @@ def _bare(server: str, kind: str, path: str) -> Any:
     def transaction(body: bytes) -> None:
         with lock:
             n = next(turns)
-            line = LINES[n % len(LINES)]
+            keys = {"line": LINES[n % len(LINES)], "person": f"to:{n % PEOPLE}", "event": f"e:{n}"}
             execute("BEGIN IMMEDIATE")
-            execute("SELECT value FROM record WHERE key = ?", (line,)).fetchone()
-            execute(put, (line, n.to_bytes(8) + body[8 : _SIZES[kind]]))
-            if kind == "reply":
-                execute(put, (f"event:{n}", b"\x01"))
+            for name, size in _ROWS[kind].items():
+                execute("SELECT value FROM record WHERE key = ?", (keys[name],)).fetchone()
+                execute(put, (keys[name], (n.to_bytes(8) + body)[:size]))
             execute("COMMIT")
 
     async def in_the_loop(request: Request) -> Response:
@@ -281,8 +280,11 @@ def _bare(server: str, kind: str, path: str) -> Any:
     return Starlette(routes=[Route("/", handler, methods=["POST"])])
 
 
-_SIZES = {"reply": 60, "status": 120}
-"""Bytes of the record that changes, as linepicker writes them here."""
+_ROWS: Mapping[str, Mapping[str, int]] = {
+    "reply": {"line": 80, "person": 160, "event": 8},
+    "status": {"line": 580},
+}
+"""The rows that change, with their bytes: as linepicker writes them here."""
 
 
 if __name__ == "__main__":
