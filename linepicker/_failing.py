@@ -30,24 +30,25 @@ def weighed(
     """The standing with the vitality that the line's outcomes come to."""
     learn = policy.learn
     seen = seen_in_week(tally, spending, now)
-    value = vitality(seen, reply_rate=learn.reply_rate, sample=learn.reply_sample)
+    value = 1.0
+    if learn.enabled:
+        value = vitality(seen, reply_rate=learn.reply_rate, sample=learn.reply_sample)
     if value == standing.vitality or (value < 1.0 and abs(value - standing.vitality) < SHIFT):
         return standing
     return attrs.evolve(standing, vitality=value)
 
 
 def after_failure(
-    standing: Standing, tally: Tally, policy: Policy, number: str, at: float, now: float
+    standing: Standing, tally: Tally, policy: Policy, number: str, sent_at: float, now: float
 ) -> tuple[Standing, str | None]:
-    """The standing after a failure that counts, and for what it takes a time out ("streak", "share" or "probe"), if it does.
-
-    While it is out, only what failed after it came back counts again.
+    """The standing after a failure of what left at *sent_at*, and for what it takes a time out ("streak", "share" or "probe"),
+    if it does. While it is out, only what left after it came back counts again.
     """
     rules = policy.failures
     if rules.mode == "off":
         return standing, None
     if standing.failing_until:
-        why = "probe" if at >= standing.failing_until <= now else None
+        why = "probe" if sent_at >= standing.failing_until <= now else None
     else:
         why = tripped(
             tally,
@@ -83,13 +84,13 @@ def after_delivery(standing: Standing, sent_at: float) -> Standing:
     return standing
 
 
-def after_probe(standing: Standing, now: float, lease: float) -> Standing:
-    """The standing after the message of a line on trial was accepted. Where no receipts are owed (SMS, groups), a second one
-    that is accepted when the first has not failed within *lease* seconds ends the trial."""
+def after_probe(standing: Standing, sent_at: float, lease: float) -> Standing:
+    """The standing after the message of a line on trial, which left at *sent_at*, was accepted. Where no receipts are owed
+    (SMS, groups), a second one that is accepted when the first has not failed within *lease* seconds ends the trial."""
     if not standing.failing_until:
         return standing
     if not standing.probed_at:
-        return attrs.evolve(standing, probed_at=now)
-    if now - standing.probed_at >= lease:
+        return attrs.evolve(standing, probed_at=sent_at)
+    if sent_at - standing.probed_at >= lease:
         return attrs.evolve(standing, failing_until=0.0, probed_at=0.0)
     return standing

@@ -8,7 +8,6 @@ from typing import Final
 import attrs
 
 from linepicker import _windows as windows
-from linepicker._observations import UNKNOWN
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
 from linepicker._windows import DAY, HOUR, SPREAD
@@ -134,9 +133,8 @@ def healthy_since(standing: Standing, now: float, span: float) -> float | None:
         return None
     if standing.failing_until or standing.out_until > now:
         return None
-    worse = [reputation.last(value) for value in ("AT_RISK", UNKNOWN, "CRITICAL")]
-    last = [each for each in (*worse, status.last("FLAGGED")) if each is not None]
-    return max(standing.first_seen, standing.out_until, *last)
+    good = (reputation.good_since(), status.good_since())
+    return max(standing.first_seen, standing.out_until, standing.tripped_at, *good)
 
 
 def exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str | None, float]:

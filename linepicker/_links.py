@@ -58,6 +58,13 @@ def link_of(known: Link | None, who: Who, number: str, now: float) -> Link:
     return Link(pool, key, number, now)
 
 
+def claimed(known: Link | None, link: Link) -> Link:
+    """The *link* of a message that was settled; what receipts that came before have told of it stays."""
+    if known is None:
+        return link
+    return known if known.to else attrs.evolve(known, pool=link.pool, to=link.to, at=link.at)
+
+
 def owner(
     fleet: Fleet, report: OfChat, finder: Finder, message_id: str | None = None
 ) -> Flow[tuple[Who | None, str | None]]:
@@ -70,10 +77,11 @@ def owner(
         return who, None
     answer: Answer = yield Read([*keys, EPOCH])
     absorb(fleet, answer)
-    links = (decode(key, answer.records[key]) for key in keys)
-    link: Link | None = next((each for each in links if each is not None), None)
+    links: list[Link | None] = [decode(key, answer.records[key]) for key in keys]
+    known = [each for each in links if each is not None]
+    link = next((each for each in known if each.to), None)
     if link is None:
-        return who, None
+        return who, known[0].number if known else None
     found = finder(link.to.split(","))
     if who is not None and who.recipient != found.recipient:
         return who, None

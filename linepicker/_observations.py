@@ -158,6 +158,14 @@ class Observations:
         moments = [*self.polls.get(value, ()), *(at for at, _ in self.reports.get(value, ()))]
         return max(moments, default=None)
 
+    def good_since(self) -> float:
+        """Since when nothing bad was seen: the first good moment kept after the last bad one; 0 where there is none."""
+        bad = [name for name in {*self.polls, *self.reports} if BADNESS.get(name, 0)]
+        last = max((self.last(name) or 0.0 for name in bad), default=0.0)
+        moments = [m for name, ms in self.polls.items() if name not in bad for m in ms]
+        moments += [m for name, ps in self.reports.items() if name not in bad for m, _ in ps]
+        return min((m for m in moments if m > last), default=last) if bad else 0.0
+
     def _established(self, good: int, bad: int, span: float) -> bool:
         """Whether values up to badness *good* count, given all that is worse than *bad*."""
         better = [

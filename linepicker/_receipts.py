@@ -73,8 +73,10 @@ class _Receipt:
 
     @property
     def event(self) -> str | None:
-        """Where the message itself is not known, the event must tell duplicates."""
-        return records.event_key(self.report.event_id) if self.report.event_id else None
+        """Where the message has no id, the event must tell duplicates."""
+        if self.message is not None or not self.report.event_id:
+            return None
+        return records.event_key(self.report.event_id)
 
     def keys(self) -> list[str]:
         number = self.number
@@ -95,90 +97,84 @@ class _Receipt:
 
     def change(self, was: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The records after it; None: nothing new."""
-        number, self.tripped = self.number, None
-        if not is_listed(self.fleet, number, was[records.standing_key(number)]):
-            return None
+        report, number, self.tripped = self.report, self.number, None
         after = dict(was)
-        link: Link | None = was[self.message] if self.message is not None else None
-        if self.event is not None and was[self.event] is not None:
-            pass  # counted when the message was not known yet
-        elif link is not None:
-            self._of_message(link, after)
-        else:
-            self._count(self.report, after)
-            if self.event is not None:
-                after[self.event] = b"\x01"
-        if self.report.chat_health is not None and self.who is not None:
-            at = self.report.chat_health_at
-            seen_at = min(self.at if at is None else at, self.now)
-            feel(
-                after,
-                self.who,
-                number,
-                self.report.chat_id,
-                self.report.chat_health,
-                seen_at,
-                self.now,
-            )
+        if is_listed(self.fleet, number, was[records.standing_key(number)]):
+            self._happened(after)
+        if report.chat_health is not None and self.who is not None:
+            at = self.at if report.chat_health_at is None else min(report.chat_health_at, self.now)
+            feel(after, self.who, number, report.chat_id, report.chat_health, at, self.now)
         return None if after == was else after
 
-    def _of_message(self, link: Link, after: dict[str, Any]) -> None:
-        """The message is one that this deployment sent: what it went through tells whether this is new."""
-        assert self.message is not None
-        report = self.report
-        if isinstance(report, Failed):
-            if link.delivered or link.failed_at is not None:
+    def _happened(self, after: dict[str, Any]) -> None:
+        """Count it, unless it was: what the message went through tells, and where it has no id, the event."""
+        report, link = self.report, Link("", "", self.number, self.at)
+        if self.message is not None:
+            link = after[self.message] or link
+        elif self.event is not None:
+            if after[self.event] is not None:
                 return
-            blamed = not report.recipient_fault
-            after[self.message] = attrs.evolve(
-                link, failed_at=self.at, code=report.code, blamed=blamed
-            )
-            self._count(report, after, group="," in link.to)
+            after[self.event] = b"\x01"
+        if isinstance(report, Failed):
+            self._failed(report, link, after)
+        else:
+            self._arrived(report, link, after)
+
+    def _failed(self, report: Failed, link: Link, after: dict[str, Any]) -> None:
+        if link.delivered or link.failed_at is not None:
             return
+        blamed, unreceipted = not report.recipient_fault, report.unreceipted or self._in_group(link)
+        if self.message is not None:
+            after[self.message] = attrs.evolve(
+                link, failed_at=self.at, code=report.code, blamed=blamed, unreceipted=unreceipted
+            )
+        if not blamed:
+            return
+        self._add(after, failed(report.code), self.at, outcome=not unreceipted)
+        if not unreceipted:
+            self._judge(link.at, after)
+        self._weigh(after)
+
+    def _judge(self, sent_at: float, after: dict[str, Any]) -> None:
+        """What follows for the line from a failure that has been counted."""
+        key, spending_key = records.standing_key(self.number), records.spending_key(self.number)
+        standing: Standing = after[key] or Standing(first_seen=self.now)
+        tally = after[records.tally_key(self.number)]
+        after[key], self.tripped = after_failure(
+            standing, tally, self.fleet.policy, self.number, sent_at, self.now
+        )
+        if after[key].failing_until != standing.failing_until:
+            _end_probe(after, spending_key)
+
+    def _arrived(self, report: Delivered | MessageRead, link: Link, after: dict[str, Any]) -> None:
         read = link.read or isinstance(report, MessageRead)
-        after[self.message] = attrs.evolve(link, delivered=True, read=read, failed_at=None)
+        told = attrs.evolve(link, delivered=True, read=read, failed_at=None)
+        if told == link:
+            return
+        if self.message is not None:
+            after[self.message] = told
         if link.failed_at is not None and link.blamed:  # it came after all
-            self._add(after, failed(link.code), link.failed_at, -1)
-        if not link.delivered:
-            self._delivered(after, link.at)
+            name, outcome = failed(link.code), not link.unreceipted
+            self._add(after, name, link.failed_at, -1, outcome=outcome)
+        if not link.delivered and (self.message is not None or isinstance(report, Delivered)):
+            self._delivered(after, link)
         if read and not link.read:
             self._add(after, "read", self.at)
         self._weigh(after)
 
-    def _count(self, report: Receipt, after: dict[str, Any], *, group: bool = False) -> None:
-        if isinstance(report, Failed):
-            if report.recipient_fault:
-                return
-            alone = report.unreceipted or group
-            self._add(after, failed(report.code), self.at, outcome=not alone)
-            if not alone:
-                key = records.standing_key(self.number)
-                after[key], self.tripped = after_failure(
-                    after[key] or Standing(first_seen=self.now),
-                    after[records.tally_key(self.number)],
-                    self.fleet.policy,
-                    self.number,
-                    self.at,
-                    self.now,
-                )
-        elif isinstance(report, MessageRead):
-            self._add(after, "read", self.at)
-        else:
-            self._delivered(after, self.at)
-        self._weigh(after)
+    def _in_group(self, link: Link) -> bool:
+        """Whether it went to a group, which owes no receipts."""
+        return "," in link.to or (self.who is not None and self.who.is_group)
 
-    def _delivered(self, after: dict[str, Any], sent_at: float) -> None:
-        self._add(after, "delivered", self.at)
-        standing_key = records.standing_key(self.number)
-        spending_key = records.spending_key(self.number)
-        standing: Standing | None = after[standing_key]
+    def _delivered(self, after: dict[str, Any], link: Link) -> None:
+        self._add(after, "delivered", self.at, outcome=not self._in_group(link))
+        key, spending_key = records.standing_key(self.number), records.spending_key(self.number)
+        standing: Standing | None = after[key]
         if standing is None:
             return
-        after[standing_key] = after_delivery(standing, sent_at)
-        if standing.failing_until and not after[standing_key].failing_until and after[spending_key]:
-            freed: Spending = after[spending_key].copy()
-            freed.probe = 0
-            after[spending_key] = freed
+        after[key] = after_delivery(standing, link.at)
+        if after[key].failing_until != standing.failing_until:
+            _end_probe(after, spending_key)
 
     def _add(
         self, after: dict[str, Any], name: str, at: float, count: int = 1, *, outcome: bool = True
@@ -196,6 +192,14 @@ class _Receipt:
                 self.fleet.policy,
                 self.now,
             )
+
+
+def _end_probe(after: dict[str, Any], spending_key: str) -> None:
+    """What the line's probe was for is known."""
+    if after[spending_key] is not None and after[spending_key].probe:
+        freed: Spending = after[spending_key].copy()
+        freed.probe = 0
+        after[spending_key] = freed
 
 
 def report_chat(fleet: Fleet, report: ChatHealthChanged, finder: Finder, now: float) -> Flow[bool]:
@@ -249,6 +253,8 @@ def feel(
     contact: Contact | None = after[who.contact_key]
     if contact is None or number not in (None, contact.number):
         return
+    if number is None and contact.chats.get(contact.number, chat_id) != chat_id:
+        return  # another conversation of theirs
     if chat_id is not None and usable(chat_id):
         key = records.chat_key(chat_id)
         contact = contact.in_chat(chat_id)

@@ -21,7 +21,7 @@ from linepicker._tally import Tally
 from linepicker._update import update
 from linepicker._upkeep import EVENTS_KEPT, is_listed
 from linepicker.fleet import Fleet
-from linepicker.model import OptedIn, OptedOut, Replied
+from linepicker.model import ChatHealth, OptedIn, OptedOut, Replied
 
 _KEYWORDS: Final = frozenset({"STOP", "UNSUBSCRIBE", "OPTOUT", "CANCEL", "END", "QUIT"})
 _OPT_OUT: Final = re.compile(r"opt[ -]?out", re.IGNORECASE)
@@ -120,7 +120,10 @@ class _Reply:
             return None
         after = dict(was)
         direct = who is not None and who.block_key is not None
-        out = direct and report.text is not None and is_opt_out(report.text)
+        marked = (
+            report.chat_health is ChatHealth.OPTED_OUT
+        )  # all there is where the text is kept back
+        out = direct and (marked if report.text is None else is_opt_out(report.text))
         standing_key = records.standing_key(number)
         unsure = self.fleet.polled_at is None and was[standing_key] is None
         mine = not (out and unsure) and is_listed(self.fleet, number, was[standing_key])

@@ -13,9 +13,9 @@ from linepicker._charge import give_back
 from linepicker._contact import HISTORY_KEPT, Contact
 from linepicker._failing import after_probe
 from linepicker._line import PROBE_LEASE
-from linepicker._links import CHATS_KEPT, MESSAGES_KEPT, link_of, usable
+from linepicker._links import CHATS_KEPT, MESSAGES_KEPT, claimed, link_of, usable
 from linepicker._small import Block, Link, Ticket, encode_small
-from linepicker._update import absorb, update
+from linepicker._update import update
 from linepicker._windows import DAY
 from linepicker.errors import StoreError
 from linepicker.fleet import Fleet
@@ -52,7 +52,8 @@ def settle(
     def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
         after = _settled(fleet, made, verdict, now, was)
         for key, (link, _) in links.items():
-            after[key] = after[key] or link
+            if after[made.who.contact_key] is not None:  # else they were forgotten meanwhile
+                after[key] = claimed(after[key], link)
         return after
 
     yield from update(
@@ -70,19 +71,25 @@ def _links(made: Made, verdict: Verdict, now: float) -> dict[str, tuple[Link, fl
         return {}
     link, found = link_of(None, made.who, verdict.number or made.number, now), {}
     if usable(verdict.message_id):
-        found[records.message_key(verdict.message_id or "")] = (link, now + MESSAGES_KEPT)
+        left = attrs.evolve(link, at=min(made.send_at, now))
+        found[records.message_key(verdict.message_id or "")] = (left, now + MESSAGES_KEPT)
     if verdict.chat_id != made.chat_id and usable(verdict.chat_id):
         found[records.chat_key(verdict.chat_id or "")] = (link, now + CHATS_KEPT)
     return found
 
 
 def _linked(fleet: Fleet, links: Mapping[str, tuple[Link, float]]) -> Flow[None]:
-    """Write links that nobody has written yet; those that are there say the same."""
+    """Write links; where some are there already, because receipts came first, what these told stays."""
     if links:
         writes = [Write(key, 0, encode_small(link), until) for key, (link, until) in links.items()]
         answer: Answer = yield Swap([*writes, fleet.same], {})
         if not answer.applied:
-            absorb(fleet, answer)
+            yield from update(
+                fleet,
+                list(links),
+                lambda was: {key: claimed(was[key], link) for key, (link, _) in links.items()},
+                expires={key: until for key, (_, until) in links.items()},
+            )
 
 
 def _settled(
@@ -116,8 +123,10 @@ def _settled(
         )
     elif outcome is Outcome.SENT and spending.probe == made.ident:
         if standing.probation:
-            standing = attrs.evolve(standing, probation=False, out_until=0.0)
-        after[standing_key] = standing = after_probe(standing, now, PROBE_LEASE)
+            standing = attrs.evolve(
+                standing, probation=False, out_until=min(standing.out_until, now)
+            )
+        after[standing_key] = standing = after_probe(standing, spending.probe_at, PROBE_LEASE)
     accepted = outcome in (Outcome.SENT, Outcome.UNKNOWN)
     awaited = accepted and standing.failing_until > 0.0  # its receipt, or the end of its lease
     if spending.probe == made.ident and after[spending_key] is not None and not awaited:
@@ -144,7 +153,16 @@ def _taught(contact: Contact, made: Made, verdict: Verdict, now: float) -> Conta
         return attrs.evolve(contact, wait_until=max(contact.wait_until, now + pause))
     if verdict.outcome is Outcome.SENT and contact.number == made.number != left_from:
         history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
-        contact = attrs.evolve(contact, number=left_from, since=now, history=history, opened=0)
+        contact = attrs.evolve(
+            contact,
+            number=left_from,
+            since=now,
+            history=history,
+            opened=0,
+            health="",
+            health_at=now,
+            home="" if contact.home == left_from else contact.home,
+        )
     if verdict.chat_id is not None and contact.chats.get(left_from) != verdict.chat_id:
         contact = attrs.evolve(contact, chats={**contact.chats, left_from: verdict.chat_id})
     return contact

@@ -52,12 +52,14 @@ class Block(_Small):
 
 @attrs.frozen
 class FleetRecord(_Small):
-    """The moments of the last polls, and of the first."""
+    """The moments of the last polls, and of the first; what the last list was, in short; until when somebody is reading it."""
 
     polls: tuple[float, ...] = attrs.field(
         default=(), converter=_listed, validator=attrs.validators.deep_iterable(_moment)
     )
     first: float | None = attrs.field(default=None, validator=_SOMETIMES)
+    digest: str = attrs.field(default="", validator=_TEXT)
+    lease_until: float = attrs.field(default=0.0, validator=_moment)
 
 
 @attrs.frozen
@@ -78,7 +80,8 @@ class Ticket(_Small):
 @attrs.frozen
 class Link(_Small):
     """Whose a message or a conversation is, by the provider's id: the pool and key of the recipient, the line, since when. Of
-    a message also what became of it; `blamed`: its failure counts against the line."""
+    a message also what became of it; `blamed`: its failure counts against the line; `unreceipted`: and is no reason for a time
+    out. Where receipts came for a message that was not settled (yet) it is nobody's, since the first of them."""
 
     pool: str = attrs.field(validator=_TEXT)
     to: str = attrs.field(validator=_TEXT)
@@ -89,6 +92,7 @@ class Link(_Small):
     failed_at: float | None = attrs.field(default=None, validator=_SOMETIMES)
     code: int | None = None
     blamed: bool = False
+    unreceipted: bool = False
 
 
 def encode_small(record: Block | FleetRecord | Link | Ticket) -> bytes:

@@ -290,9 +290,9 @@ def week(seen: Mapping[str, int], *, sample: int) -> str:
 
 
 def troubles(
-    seen: Mapping[str, int], streak: int, *, reply_rate: float, sample: int
+    seen: Mapping[str, int], streak: int, vitality: float, *, reply_rate: float, sample: int
 ) -> Iterator[str]:
-    """A sentence for each thing that speaks against a line."""
+    """A sentence for each thing that speaks against a line of this *vitality*."""
     rate = _reply_rate(seen, sample)
     if rate is not None and rate < reply_rate:
         yield (
@@ -300,9 +300,8 @@ def troubles(
         )
     if streak > 1:
         yield f"The last {streak} outcomes all failed."
-    value = vitality(seen, reply_rate=reply_rate, sample=sample)
-    if value < 1:
-        yield f"Vitality {value:g}: new conversations rather go to other lines."
+    if vitality < 1:
+        yield f"Vitality {vitality:g}: new conversations rather go to other lines."
 
 
 def _plural(count: int, noun: str) -> str:

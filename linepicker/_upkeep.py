@@ -16,9 +16,11 @@ from linepicker._asks import (
 )
 from linepicker._contact import Contact
 from linepicker._decode import decode
+from linepicker._links import CHATS_KEPT, link_of, usable
 from linepicker._observations import DRIFT, UNKNOWN
 from linepicker._polls import open_store, ready
 from linepicker._record import EPOCH, Standing
+from linepicker._small import Block
 from linepicker._update import absorb, update
 from linepicker.errors import SourceError
 from linepicker.fleet import Fleet
@@ -139,15 +141,24 @@ def assign(fleet: Fleet, wanted: Iterable[Belongs], now: float, *, keep: bool) -
     mine = {each.who.contact_key: each for each in wanted}
     if not mine:
         return 0
+    chats = {
+        records.chat_key(each.chat_id or ""): each for each in mine.values() if usable(each.chat_id)
+    }
     new = 0
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
         nonlocal new
-        after = {key: _belonging(each, was[key], now, keep=keep) for key, each in mine.items()}
-        new = sum(contact is None for contact in was.values())
+        after: dict[str, Any] = {
+            key: _belonging(each, was[key], now, keep=keep) for key, each in mine.items()
+        }
+        for key, each in chats.items():
+            link = link_of(was[key], each.who, each.number, now)
+            after[key] = link if after[each.who.contact_key].number == each.number else was[key]
+        new = sum(was[key] is None for key in mine)
         return after
 
-    written: bool = yield from update(fleet, list(mine), change)
+    expires = dict.fromkeys(chats, now + CHATS_KEPT)
+    written: bool = yield from update(fleet, [*mine, *chats], change, expires=expires)
     return new if written else 0
 
 
@@ -167,20 +178,23 @@ def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bo
 
 
 def forget(fleet: Fleet, who: Who) -> Flow[None]:
-    """Erase a recipient in all pools, and what tells their messages and conversations. The opt-out stays, and for 24 hours what
-    their keys stand for, or a repeated key would send twice."""
+    """Erase a recipient in all pools, and what tells their messages and conversations. An opt-out or block that holds stays,
+    and for 24 hours what their keys stand for, or a repeated key would send twice."""
     if not fleet.same.version:
         yield from open_store(fleet, write=True)
-    fleets: Sequence[tuple[str, Record]] = yield Scan("fleet/")
-    pools = {fleet.pool, *(key.removeprefix("fleet/") for key, _ in fleets)}
-    mine = [records.contact_key(pool, who.recipient.key) for pool in pools]
+    mine = {who.contact_key}
+    people: Sequence[tuple[str, Record]] = yield Scan("to/")
+    mine.update(key for key, _ in people if key.split("/", 2)[2] == who.recipient.key)
     for prefix in ("chat/", "message/"):
         found: Sequence[tuple[str, Record]] = yield Scan(prefix)
-        mine += [key for key, each in found if decode(key, each).to == who.recipient.key]
-    for start in range(0, len(mine), _AT_ONCE):
-        some = mine[start : start + _AT_ONCE]
-        yield from update(fleet, some, _nothing, who=who)
+        mine.update(key for key, each in found if decode(key, each).to == who.recipient.key)
+    keys = [*mine, *([who.block_key] if who.block_key else [])]
+    for start in range(0, len(keys), _AT_ONCE):
+        yield from update(fleet, keys[start : start + _AT_ONCE], _forgotten, who=who)
 
 
-def _nothing(was: Mapping[str, Any]) -> Mapping[str, Any]:
-    return dict.fromkeys(was)
+def _forgotten(was: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        key: each if isinstance(each, Block) and each.code is not None else None
+        for key, each in was.items()
+    }

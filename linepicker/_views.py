@@ -68,8 +68,13 @@ def view(state: LineState, fleet: Fleet, now: float, tally: Tally | None) -> Lin
     used = len(times) - windows.first_within(times, now, DAY)
     opens = max(rank.opens_at if code else now, rank.slot)
     seen, learn = seen_in_week(tally or Tally(), state.spending, now), fleet.policy.learn
-    streak = 0 if tally is None else tally.streak
-    told = troubles(seen, streak, reply_rate=learn.reply_rate, sample=learn.reply_sample)
+    told = troubles(
+        seen,
+        0 if tally is None else tally.at(now).streak,
+        state.standing.vitality,
+        reply_rate=learn.reply_rate,
+        sample=learn.reply_sample,
+    )
     return LineView(
         state.line,
         code if code and code not in BUDGETS else "ok",
