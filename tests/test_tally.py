@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from linepicker import StoreError
 from linepicker._bytes import NEWEST_READABLE
+from linepicker._record import Spending, tally_key
 from linepicker._tally import (
     BUCKET,
     BUCKETS,
@@ -20,13 +21,13 @@ from linepicker._tally import (
     Tally,
     counts,
     failed,
-    reply_rate,
-    sentences,
-    tally_key,
     time_out,
     tripped,
+    troubles,
     vitality,
+    week,
 )
+from linepicker._windows import count_week, week_counts
 
 NOW = 1_700_000_000.0
 DAY = 86400.0
@@ -127,24 +128,24 @@ def test_order_is_no_matter(story, dice):
 @given(st.floats(1e6, 1e10))
 def test_a_count_leaves_seven_days_after_its_bucket(at):
     """It counts for 7 days at least, and not a moment after its bucket's seventh day has passed."""
-    tally = Tally().add("sent", at, at)
+    tally = Tally().add("read", at, at)
     end = (at // BUCKET + BUCKETS) * BUCKET
     assert end - at > 7 * DAY
-    assert counts(tally, math.nextafter(end, -math.inf)) == {"sent": 1}
+    assert counts(tally, math.nextafter(end, -math.inf)) == {"read": 1}
     assert counts(tally, end) == {}
 
 
 def test_what_is_heard_late_counts_to_the_end_of_its_week():
     """Added 7 days late it still counts, whole buckets being kept; a bucket later it changes nothing."""
-    assert counts(Tally().add("sent", NOW - 7 * DAY, NOW), NOW) == {"sent": 1}
-    assert Tally().add("sent", NOW - 7 * DAY - BUCKET, NOW) == Tally().at(NOW)
+    assert counts(Tally().add("read", NOW - 7 * DAY, NOW), NOW) == {"read": 1}
+    assert Tally().add("read", NOW - 7 * DAY - BUCKET, NOW) == Tally().at(NOW)
 
 
 def test_no_count_is_too_big():
     """Beyond 2**31 - 1 a bucket counts no further, also where a clock that stepped back brings two together."""
-    tally = Tally().add("sent", NOW, NOW, 2**40).add("sent", NOW + DAY, NOW + DAY, 2**40)
-    assert counts(tally, NOW + DAY) == {"sent": 2 * (2**31 - 1)}
-    assert counts(tally, NOW) == {"sent": 2**31 - 1}
+    tally = Tally().add("read", NOW, NOW, 2**40).add("read", NOW + DAY, NOW + DAY, 2**40)
+    assert counts(tally, NOW + DAY) == {"read": 2 * (2**31 - 1)}
+    assert counts(tally, NOW) == {"read": 2**31 - 1}
 
 
 @given(events)
@@ -187,15 +188,24 @@ def test_the_latest_outcomes_are_remembered_in_order(outcomes):
 
 def test_outcomes_from_ahead_are_brought_to_now():
     """After a clock stepped back, what it had put ahead was now, in the order it had; what came before stays."""
-    tally = line_of("x..x").add("sent", NOW - 15, NOW - 15)
+    tally = line_of("x..x").add("read", NOW - 15, NOW - 15)
     assert list(tally.times) == [NOW - 30, NOW - 20, NOW - 15, NOW - 15]
     assert tally.oks == bytes([0, 1, 1, 0])
 
 
 def test_only_receipts_are_outcomes():
-    """What is sent, read or answered says nothing of a delivery that is owed."""
-    tally = of(sent=9, read=9, opened=9, answered=9, opted_out=9, shadow=9)
+    """What is read or answered says nothing of a delivery that is owed."""
+    tally = of(read=9, answered=9, opted_out=9)
     assert (len(tally.times), tally.oks) == (0, b"")
+
+
+@given(events, st.sampled_from(["delivered", failed(None), failed(4001)]), ages, st.integers(-3, 3))
+def test_what_owes_no_receipts_is_counted_and_is_no_outcome(story, name, age, count):
+    """Added or taken back with outcome=False it changes the counts alone."""
+    tally, now = told(story)
+    after = tally.add(name, now - age, now, count, outcome=False)
+    assert counts(after, now) == counts(tally.add(name, now - age, now, count), now)
+    assert (after.times, after.oks) == (tally.at(now).times, tally.at(now).oks)
 
 
 @given(events, names, st.integers(-3, 3))
@@ -220,13 +230,13 @@ def test_a_tally_is_read_as_it_was_written(story):
 
 def test_the_bytes_are_little_endian():
     """A tally reads alike on every host."""
-    raw = Tally(("sent",), array("i", range(BUCKETS)), 3, array("d", (1.5,)), b"\1").encode()
+    raw = Tally(("read",), array("i", range(BUCKETS)), 3, array("d", (1.5,)), b"\1").encode()
     assert raw.hex() == (
         "01"  # format
         "0300000000000000"
         "0400"
         "0100"  # newest bucket, size of the names, outcomes
-        + b"sent".hex()
+        + b"read".hex()
         + "000000000000f83f"
         + "".join(f"{n:02x}000000" for n in range(BUCKETS))
         + "01"
@@ -238,7 +248,7 @@ def test_what_a_later_version_added_is_carried_along(story):
     """Its bytes at the end and its names stay through a change, and leave under its number."""
     tally, now = told([*story, ("clicked", 0.0, 0.0, 7)])
     later = bytes([NEWEST_READABLE]) + tally.encode()[1:] + b"added later"
-    changed = Tally.decode(later).add("sent", now, now + DAY)
+    changed = Tally.decode(later).add("read", now, now + DAY)
     again = changed.encode()
     assert again[0] == NEWEST_READABLE
     assert again.endswith(b"added later")
@@ -263,7 +273,7 @@ def test_a_tally_that_is_cut_short_is_damaged(story):
 @pytest.mark.parametrize(
     "tally",
     [
-        Tally(("sent", "sent"), array("i", bytes(8 * BUCKETS))),
+        Tally(("read", "read"), array("i", bytes(8 * BUCKETS))),
         Tally(times=array("d", [math.nan]), oks=b"\1"),
         Tally(times=array("d", [math.inf]), oks=b"\1"),
     ],
@@ -280,12 +290,14 @@ def lives(raw):
         tally = Tally.decode(raw)
     except StoreError:
         return
-    for name in ("delivered", failed(4001), "sent"):
+    for name in ("delivered", failed(4001), "read"):
         tally = tally.add(name, NOW, NOW, 2**40)
         tally = tally.add(name, NOW, NOW, -3)
     tripped(tally, NOW, **BREAKER)
-    sentences(tally, NOW, **LEARN)
-    assert 0.1 <= vitality(tally, NOW, **LEARN) <= 1
+    seen = counts(tally, NOW)
+    week(seen, sample=20)
+    list(troubles(seen, tally.streak, 0.5, **LEARN))
+    assert 0.1 <= vitality(seen, **LEARN) <= 1
     assert Tally.decode(tally.encode()) == tally
 
 
@@ -324,8 +336,8 @@ def test_a_full_week_is_small():
 
 def test_names_that_have_left_the_week_leave_the_record():
     """A code seen once is not carried for ever."""
-    tally = of(failed=3).add(failed(4001), NOW, NOW).add("sent", NOW + 8 * DAY, NOW + 8 * DAY)
-    assert (tally.names, len(tally.times)) == (("sent",), 0)
+    tally = of(failed=3).add(failed(4001), NOW, NOW).add("read", NOW + 8 * DAY, NOW + 8 * DAY)
+    assert (tally.names, len(tally.times)) == (("read",), 0)
 
 
 def test_a_tally_has_a_key_of_its_own():
@@ -333,15 +345,68 @@ def test_a_tally_has_a_key_of_its_own():
     assert tally_key("+12025550100") == "line/+12025550100/tally"
 
 
+# What left: the week in a line's spending
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 9 * DAY), st.integers(0, 2), st.integers(0, 1), st.floats(0, 2 * DAY)
+        ),
+        max_size=30,
+    )
+)
+def test_what_left_is_counted_in_rows_of_six_hours(story):
+    """Messages, conversations and shadow, whichever order they leave in; a row leaves the week 7 days after its end."""
+    spending, now, events = Spending(), NOW, []
+    for ahead, opened, shadow, step in story:
+        now += step
+        at = now + min(ahead, 3600.0)
+        count_week(spending, at, messages=1, opened=opened, shadow=shadow)
+        events.append((at // BUCKET, opened, shadow))
+    last = max((row for row, _, _ in events), default=0)
+    for later in range(0, 10 * BUCKETS, 7):
+        moment = now + later * BUCKET / 7
+        seen = [e for e in events if moment // BUCKET - BUCKETS < e[0] and last - BUCKETS < e[0]]
+        assert week_counts(spending, moment) == {
+            "sent": len(seen),
+            "opened": sum(opened for _, opened, _ in seen),
+            "shadow": sum(shadow for _, _, shadow in seen),
+        }
+
+
+@given(st.lists(st.tuples(st.floats(0, DAY), st.booleans()), min_size=1, max_size=20), st.data())
+def test_what_is_given_back_was_not_counted(story, data):
+    """Taken away at the moment it was counted at, a message and its conversation leave nothing behind."""
+    spending = Spending()
+    for age, opened in story:
+        count_week(spending, NOW - age, messages=1, opened=int(opened))
+    gone = data.draw(st.sets(st.sampled_from(range(len(story)))))
+    for place in gone:
+        age, opened = story[place]
+        count_week(spending, NOW - age, messages=-1, opened=-int(opened))
+    left = [opened for place, (_, opened) in enumerate(story) if place not in gone]
+    assert week_counts(spending, NOW) == {"sent": len(left), "opened": sum(left), "shadow": 0}
+
+
+def test_what_is_given_back_late_takes_nothing_else():
+    """A row that has left the week takes no count below nothing."""
+    spending = Spending()
+    count_week(spending, NOW, messages=1, opened=1)
+    count_week(spending, NOW - 8 * DAY, messages=-1, opened=-1)
+    assert week_counts(spending, NOW) == {"sent": 1, "opened": 1, "shadow": 0}
+
+
 # Conclusions
 
 
 @given(st.integers(0, 60), st.integers(0, 80))
 def test_the_reply_rate_needs_a_sample(opened, answered):
-    """Answered over opened, None under the floor, never above 1."""
-    rate = reply_rate(of(opened=opened, answered=answered), NOW, sample=20)
-    assert rate == (None if opened < 20 else min(1.0, answered / opened))
-    assert reply_rate(Tally(), NOW, sample=0) is None
+    """Answered over opened, nothing said of it under the floor, never above 100 %."""
+    told_of = week({"opened": opened, "answered": answered}, sample=20)
+    share = f"answered ({100 * min(1.0, answered / (opened or 1)):.0f} %)"
+    assert (share in told_of) == (opened >= 20 and answered > 0)
+    assert "%" not in week({"answered": 5}, sample=0)
 
 
 @pytest.mark.parametrize(
@@ -422,12 +487,13 @@ def test_time_outs_grow_and_lines_come_back_apart():
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200), st.integers(0, 200))
 def test_vitality_is_monotone_and_in_steps(opened, answered, delivered, failures):
     """One reply more never lowers it, one failure more never raises it; it lies from 0.1 to 1, in steps of 0.05."""
-    tally = of(opened=opened, answered=answered, delivered=delivered, failed=failures)
-    value = vitality(tally, NOW, **LEARN)
+    seen = {"opened": opened, "answered": answered, "delivered": delivered, failed(4001): failures}
+    value = vitality(seen, **LEARN)
     assert 0.1 <= value <= 1
     assert value == round(20 * value) / 20
-    assert vitality(tally.add("answered", NOW, NOW), NOW, **LEARN) >= value
-    assert vitality(tally.add(failed(4001), NOW, NOW), NOW, **LEARN) <= value
+    assert vitality({**seen, "answered": answered + 1}, **LEARN) >= value
+    assert vitality({**seen, failed(4001): failures + 1}, **LEARN) <= value
+    assert vitality({**seen, failed(None): 1}, **LEARN) <= value
 
 
 @pytest.mark.parametrize(
@@ -439,69 +505,71 @@ def test_vitality_is_monotone_and_in_steps(opened, answered, delivered, failures
         ({"opened": 100, "answered": 15}, 0.5),
         ({"opened": 100, "answered": 30}, 1.0),
         ({"opened": 100, "answered": 100}, 1.0),
-        ({"delivered": 1, "failed": 18}, 1.0),
-        ({"delivered": 10, "failed": 10}, 0.5),
-        ({"failed": 20}, 0.1),
-        ({"delivered": 990, "failed": 10}, 1.0),
-        ({"opened": 100, "answered": 15, "delivered": 70, "failed": 30}, 0.35),
+        ({"delivered": 1, "failed:1": 18}, 1.0),
+        ({"delivered": 10, "failed:1": 10}, 0.5),
+        ({"delivered": 10, "failed:1": 4, "failed:": 6}, 0.5),
+        ({"failed:1": 20}, 0.1),
+        ({"delivered": 990, "failed:1": 10}, 1.0),
+        ({"sent": 100, "failed:1": 10}, 0.9),
+        ({"sent": 19, "failed:1": 19}, 1.0),
+        ({"sent": 5, "delivered": 10, "failed:1": 10}, 0.5),
+        ({"opened": 100, "answered": 15, "delivered": 70, "failed:1": 30}, 0.35),
     ],
 )
 def test_vitality_is_what_its_formula_says(seen, value):
-    """1 until enough is seen; half where trouble begins; the delivered share of outcomes; the product of both."""
-    assert vitality(of(**seen), NOW, **LEARN) == value
+    """1 until enough is seen; half where trouble begins; the share of messages that did not fail, of those whose end is
+    told or of those that left, whichever are more; the product of both."""
+    assert vitality(seen, **LEARN) == value
 
 
 def test_vitality_without_a_threshold_asks_for_no_replies():
     """A reply rate of 0 counts as trouble never."""
-    assert vitality(of(opened=50), NOW, reply_rate=0.0, sample=20) == 1.0
+    assert vitality({"opened": 50}, reply_rate=0.0, sample=20) == 1.0
 
 
-def test_sentences_tell_the_week():
-    """Counts with their codes, the commonest first, and the share answered; nothing is said against a good line."""
-    tally = of(sent=120, delivered=160, opened=40, answered=12, opted_out=1)
-    tally = tally.add(failed(4001), NOW - 60, NOW, 2).add(failed(4002), NOW - 90, NOW)
-    week = (
-        "7 days: 120 sent, 160 delivered, 3 failed (4001: 2, 4002: 1), "
-        "40 conversations opened, 12 answered (30 %), 1 opt-out"
+def test_a_week_is_told_in_one_sentence():
+    """Counts with their codes, the commonest first, and the share answered; nothing where nothing was seen."""
+    seen = {"sent": 120, "delivered": 160, "read": 9, "opened": 40, "answered": 12, "opted_out": 1}
+    assert week({**seen, failed(4001): 2, failed(4002): 1, failed(None): 1}, sample=20) == (
+        "7 days: 120 sent, 160 delivered, 9 read, 4 failed (4001: 2, no code: 1, 4002: 1), "
+        "40 conversations opened, 12 answered (30 %), 1 opt-out."
     )
-    assert sentences(tally, NOW, **LEARN) == (week,)
-    assert sentences(tally, NOW + 8 * DAY, **LEARN) == ()
-    assert sentences(Tally(), NOW, **LEARN) == ()
-
-
-def test_sentences_tell_what_speaks_against_a_line():
-    """Few answers, failures in a row, what vitality follows, and what a rule in shadow would have done."""
-    tally = of(opened=40, answered=3, failed=5, shadow=2)
-    week = (
-        "7 days: 5 failed (no code: 5), 40 conversations opened, 3 answered (8 %), "
-        "2 that a rule in shadow mode would have held"
+    assert week({"shadow": 2}, sample=20) == (
+        "7 days: 2 that a rule in shadow mode would have held."
     )
-    assert sentences(tally, NOW, **LEARN) == (
-        week,
-        "8 % of 40 conversations answered: under 15 % is trouble",
-        "the last 5 outcomes all failed",
-        "vitality 0.25: new conversations rather go to other lines",
-    )
+    assert week({}, sample=20) == week({"sent": 0}, sample=20) == ""
 
 
-def test_sentences_speak_of_the_week_alone():
-    """Failures in a row that have left the week are no reason, nor are answers right at the threshold."""
-    tally = of(NOW - 6 * DAY, failed=5).add("opened", NOW, NOW, 40).add("answered", NOW, NOW, 6)
-    assert sentences(tally, NOW, **LEARN)[1] == "the last 5 outcomes all failed"
-    assert sentences(tally, NOW + 3 * DAY, **LEARN) == (
-        "7 days: 40 conversations opened, 6 answered (15 %)",
-        "vitality 0.5: new conversations rather go to other lines",
-    )
-
-
-def test_sentences_name_no_share_under_the_floor():
+def test_a_week_names_no_share_under_the_floor():
     """One answer to one conversation is not 100 %."""
-    assert sentences(of(opened=1, answered=1, opted_out=2), NOW, **LEARN) == (
-        "7 days: 1 conversation opened, 1 answered, 2 opt-outs",
+    assert week({"opened": 1, "answered": 1, "opted_out": 2}, sample=20) == (
+        "7 days: 1 conversation opened, 1 answered, 2 opt-outs."
     )
+
+
+def test_what_speaks_against_a_line_is_told():
+    """Few answers, failures in a row, and what vitality follows."""
+    assert list(troubles({"opened": 40, "answered": 3}, 5, 0.25, **LEARN)) == [
+        "8 % of 40 conversations answered: under 15 % is trouble.",
+        "The last 5 outcomes all failed.",
+        "Vitality 0.25: new conversations rather go to other lines.",
+    ]
+
+
+def test_nothing_is_said_against_a_good_line():
+    """Answers right at the threshold, one failure, full vitality; nor where too little was seen."""
+    assert list(troubles({"opened": 40, "answered": 6}, 1, 1.0, **LEARN)) == []
+    assert list(troubles({"opened": 19}, 0, 1.0, **LEARN)) == []
+
+
+def test_a_streak_that_has_left_the_week_is_none():
+    """Failures in a row count as long as the week holds them."""
+    tally = line_of("xxxxx", now=NOW - 6 * DAY)
+    assert tally.at(NOW).streak == 5
+    assert tally.at(NOW + 3 * DAY).streak == 0
 
 
 def test_the_rest_is_kept_by_a_change():
     """What a later version put at the end is not ours to drop, even as the week moves on."""
-    tally = attrs.evolve(of(sent=1), rest=b"added")
-    assert tally.add("sent", NOW + DAY, NOW + DAY).rest == b"added"
+    tally = attrs.evolve(of(read=1), rest=b"added")
+    assert tally.add("read", NOW + DAY, NOW + DAY).rest == b"added"
