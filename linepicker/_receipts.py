@@ -253,7 +253,7 @@ def feel(
     contact: Contact | None = after[who.contact_key]
     if contact is None or number not in (None, contact.number):
         return
-    if number is None and contact.chats.get(contact.number, chat_id) != chat_id:
+    if number is None and chat_id and contact.chats.get(contact.number, chat_id) != chat_id:
         return  # another conversation of theirs
     if chat_id is not None and usable(chat_id):
         key = records.chat_key(chat_id)
