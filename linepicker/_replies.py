@@ -70,7 +70,7 @@ def report_reply(fleet: Fleet, report: Replied, finder: Finder, now: float) -> F
     who, _ = yield from owner(fleet, report, finder)
     reply = _Reply(fleet, report, who, now)
     written: bool = yield from update(
-        fleet, reply.keys(), reply.change, who=who, expires=reply.expires()
+        fleet, reply.keys(), reply.change, who=who, expires=reply.expires
     )
     return written
 
@@ -83,6 +83,7 @@ class _Reply:
     report: Replied
     who: Who | None
     now: float
+    expires: dict[str, float] = attrs.field(factory=dict)
 
     @property
     def at(self) -> float:
@@ -103,14 +104,6 @@ class _Reply:
             keys += [who.contact_key, *([who.block_key] if who.block_key else [])]
             keys += [records.chat_key(self.chat_id)] if self.chat_id else []
         return keys + ([records.event_key(self.report.event_id)] if self.report.event_id else [])
-
-    def expires(self) -> Mapping[str, float]:
-        found = {}
-        if self.report.event_id:
-            found[records.event_key(self.report.event_id)] = self.now + EVENTS_KEPT
-        if self.chat_id:
-            found[records.chat_key(self.chat_id)] = self.now + CHATS_KEPT
-        return found
 
     def change(self, was: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The records after it; None: a duplicate, or nothing of ours."""
@@ -133,21 +126,27 @@ class _Reply:
             after[records.spending_key(number)] = spending
             if who is not None:
                 self._contact(who, after)
-        if (
-            who is not None and who.block_key is not None
-        ):  # which holds on every line, whichever it was written to
-            block = was[who.block_key] or Block()
-            if out or block.code:
-                after[who.block_key] = turned(block, self.at, back=not out)
-            if out and mine and not block.code:
-                self._count(after, "opted_out", self.at)
+        if who is not None and who.block_key is not None:
+            self._turn(who.block_key, after, out=out, mine=mine)
         if after == was:
             return None
         if mine and was[standing_key] is not None:
             self._weigh(after)
         if event is not None:
-            after[event] = b"\x01"
+            after[event], self.expires[event] = b"\x01", self.now + EVENTS_KEPT
         return after
+
+    def _turn(self, key: str, after: dict[str, Any], *, out: bool, mine: bool) -> None:
+        """Opted out, or back: on every line, whichever it was written to. Who never left is remembered as back as well, for a
+        while: an opt-out that they wrote before may still be on its way."""
+        block = after[key] or Block()
+        if out and mine and not block.code:
+            self._count(after, "opted_out", self.at)
+        if out or mine or block.code:
+            block = after[key] = turned(block, self.at, back=not out)
+        self.expires.pop(key, None)
+        if block.out is block.refused is None:
+            self.expires[key] = self.now + EVENTS_KEPT
 
     def _contact(self, who: Who, after: dict[str, Any]) -> None:
         number, chat_id = self.report.number, self.chat_id
@@ -163,6 +162,7 @@ class _Reply:
             if chat_id is not None:
                 contact = contact.in_chat(chat_id)
                 key = records.chat_key(chat_id)
+                self.expires[key] = self.now + CHATS_KEPT
                 after[key] = link_of(after[key], who, number, self.now)
             if self.report.chat_health is not None:
                 seen_at = min(self.report.chat_health_at or self.report.at, self.now)
