@@ -31,40 +31,17 @@ from linepicker._decode import decode
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
 from linepicker._record import EPOCH, Spending
+from linepicker._refusals import decision_of, refused, with_cause
 from linepicker._settle import undo
 from linepicker._small import Ticket, encode_small
 from linepicker._update import absorb, busy
 from linepicker._windows import DAY
 from linepicker.errors import (
-    Blocked,
-    Held,
-    NoLine,
-    NotNow,
-    StaleHealth,
     StoreError,
 )
 from linepicker.fleet import Fleet
 from linepicker.model import Decision, Line, Outcome
 from linepicker.stores import Answer, Write
-
-_ERRORS: Final[Mapping[str, type[NoLine | Held | NotNow | StaleHealth]]] = {
-    "no_line": NoLine,
-    "held": Held,
-    "not_now": NotNow,
-    "stale": StaleHealth,
-}
-
-
-def refused(decision: Decision) -> Blocked | NoLine | Held | NotNow | StaleHealth:
-    """The error that a refusal is raised as."""
-    subject = f"{decision.to} on {decision.number}" if decision.number else decision.to
-    text = f"{subject}: {decision.outcome} ({decision.reason})"
-    if decision.outcome == "blocked":
-        return Blocked(text, decision=decision)
-    assert decision.retry_at is not None
-    error = _ERRORS[decision.outcome]
-    return error(text, decision=decision, retry_at=decision.retry_at)
-
 
 # Reserving
 
@@ -94,7 +71,7 @@ def reserve(
         while isinstance(choice, Refusal):
             unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
             if not unread:
-                raise _with_cause(refused(decision_of(fleet, request, who, choice, now)), fleet)
+                raise with_cause(refused(decision_of(fleet, request, who, choice, now)), fleet)
             answer: Answer = yield Read(unread)
             fresh.update(unread)
             absorb(fleet, answer, who)
@@ -291,35 +268,6 @@ def moved(contact: Contact, grant: Grant, now: float, *, opened: int, home: str 
     )
 
 
-def decision_of(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now: float) -> Decision:
-    """The record of a refusal."""
-    retry_at = refusal.retry_at
-    if retry_at is None and refusal.outcome != "blocked":
-        retry_at = now + fleet.policy.health.ttl
-        if refusal.outcome == "stale":
-            retry_at = max(retry_at, min(fleet.next_try, now + fleet.policy.health.max_age))
-    leaving = refusal.number if refusal.outcome == "held" and refusal.kind == "known" else None
-    candidates = (
-        attrs.evolve(each, excluded=refusal.reason, opens_at=refusal.retry_at, score=0.0)
-        if each.number == refusal.number
-        else each
-        for each in look_at_all(request, who, fleet, now, leaving)
-    )
-    return Decision(
-        refusal.outcome,
-        refusal.number,
-        refusal.kind,
-        refusal.reason,
-        retry_at,
-        0.0,
-        tuple(candidates),
-        now,
-        who.masked,
-        None,
-        tuple(map(said, refusal.notes)),
-    )
-
-
 def _behind(fleet: Fleet, who: Who, refusal: Refusal, ticket_key: str | None) -> Iterator[str]:
     """The keys of the records that a refusal rests on."""
     if refusal.outcome == "stale":
@@ -372,12 +320,6 @@ def _earlier(
         resumed=True,
         continuation=ticket.continuation,
     )
-
-
-def _with_cause(error: Exception, fleet: Fleet) -> Exception:
-    if isinstance(error, StaleHealth):
-        error.__cause__ = fleet.last_error
-    return error
 
 
 # Checking

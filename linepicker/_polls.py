@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+
+import attrs
 
 from linepicker import _record as records
 from linepicker._asks import (
@@ -29,6 +33,9 @@ from linepicker.model import (
     Line,
 )
 from linepicker.stores import Answer, Write
+
+LEASE: Final = 5.0
+"""For how long, in seconds, one process may be the only one that reads the list; one attempt takes at most 2."""
 
 
 def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
@@ -103,6 +110,8 @@ def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> F
     try:
         if not patient and (fleet.attempts != attempts or not fleet.poll_due(now)):
             return  # another call has just been there
+        if not patient and write and (yield from _left_to_another(fleet, now)):
+            return
         fetched: Fetched = yield Fetch(patient)
         fleet.attempts += 1
         fleet.tried_at = fetched.issued
@@ -136,10 +145,41 @@ def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> F
         flight.release()
 
 
+def _left_to_another(fleet: Fleet, now: float) -> Flow[bool]:
+    """Whether another process has read the same list within the ttl, or is reading it: one poll serves a whole deployment. Else
+    this one takes the lease, which ends by itself should it die."""
+    if not fleet.shows_seen or fleet.hurry or fleet.polled_at is None:
+        return False
+    answer: Answer = yield Read([fleet.fleet_key, EPOCH, *fleet.keys()])
+    absorb(fleet, answer)
+    latest = max((at for at in fleet.record.polls if at <= now + 1.0), default=-float("inf"))
+    if fleet.record.digest == fleet.digest and now - latest <= fleet.policy.health.ttl:
+        fleet.polled(latest)
+        return True
+    if now < fleet.record.lease_until <= now + LEASE:
+        fleet.next_try = now + 1.0
+        return True
+    leased = attrs.evolve(fleet.record, lease_until=now + LEASE)
+    writes = [Write(fleet.fleet_key, fleet.record_version, encoded(leased)), fleet.same]
+    answer = yield Swap(writes, {})
+    if not answer.applied:
+        absorb(fleet, answer)
+        fleet.next_try = now + 1.0
+        return True
+    fleet.recorded(answer.records[fleet.fleet_key].version, leased)
+    return False
+
+
+def digest_of(lines: Sequence[Line]) -> str:
+    """A list of lines in short: equal for equal lines in any order."""
+    told = sorted(repr(attrs.evolve(line, tags=())) + repr(sorted(line.tags)) for line in lines)
+    return blake2b("\n".join(told).encode(), digest_size=12).hexdigest()
+
+
 def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: bool) -> Flow[None]:
     """Write what a list of lines changes, and make it the fleet. The first one is written in one swap with the fleet's
     record, so that no second process takes its lines for newcomers."""
-    keys = [fleet.fleet_key, EPOCH]
+    keys, digest = [fleet.fleet_key, EPOCH], digest_of(lines)
     for line in lines:
         keys += (records.standing_key(line.number), records.spending_key(line.number))
     for attempt in range(ATTEMPTS):
@@ -152,11 +192,11 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
         fleet.recorded(found.version, decode(fleet.fleet_key, found))
         first = fleet.record.first is None and bool(lines)
         held, changed = _compare(fleet, lines, issued, answer, first=first, write=write)
-        record = fleet.repeated(issued, first=first)
+        record = fleet.repeated(issued, digest, first=first)
         if not write:
             fleet.owe(list(lines), issued)
             fleet.install(lines, held, issued)
-            fleet.record = record
+            fleet.record, fleet.digest = record, digest
             return
         writes = [
             Write(records.standing_key(number), held[number].standing_version, standing.encode())
@@ -176,6 +216,7 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
             if record != fleet.record:
                 fleet.recorded(answer.records[fleet.fleet_key].version, record)
         fleet.install(lines, held, issued)
+        fleet.digest = digest
         return
     raise busy()
 

@@ -15,7 +15,7 @@ from linepicker._asks import Ask, Called, Fetched, Flow, Made
 from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait, checked, log
 from linepicker._hosttime import AsyncClock, HostTime, new_id, on_host_time
 from linepicker._move import move
-from linepicker._polls import left_over, refresh_now
+from linepicker._polls import left_over, ready, refresh_now
 from linepicker._promise import AsyncReservation
 from linepicker._send import send
 from linepicker._settle import undo
@@ -214,9 +214,9 @@ class AsyncRouter:
 
         async def keep() -> None:
             while True:
-                await self._clock.asleep(self._desk.policy.health.ttl)
+                await self._clock.asleep(self._desk.policy.health.ttl / 4)
                 with contextlib.suppress(SourceError, StoreError):
-                    await self.refresh()
+                    await self._drive(ready(self._desk.fleet, self._clock.now()))
 
         task = asyncio.create_task(keep(), name="linepicker-keep-fresh")
         try:

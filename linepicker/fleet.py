@@ -83,6 +83,8 @@ class Fleet:
         """Polls that a preview saw and that are yet to be written."""
         self.record = FleetRecord()
         self.record_version = 0
+        self.digest = ""
+        """Of the list that is in force here."""
         self.late: deque[Any] = deque(maxlen=LATE_AT_MOST)
         self.lost = 0
         self.fleet_key = records.fleet_key(pool)
@@ -260,15 +262,21 @@ class Fleet:
         flagged = line.status == "FLAGGED" and standing.status.level(span) == 0
         return level > standing.reputation.level(span) or flagged
 
-    def repeated(self, issued: float, *, first: bool) -> FleetRecord:
-        """The fleet's record after a poll."""
+    def repeated(self, issued: float, digest: str, *, first: bool) -> FleetRecord:
+        """The fleet's record after a poll that brought a list with that digest."""
         if self.static:
             return attrs.evolve(self.record, first=self.record.first if not first else issued)
         since = issued - POLLS_KEPT
         polls = tuple(
             sorted({p for p in self.record.polls if since < p <= issued + DRIFT} | {issued})
         )
-        return attrs.evolve(self.record, polls=polls, first=issued if first else self.record.first)
+        return attrs.evolve(
+            self.record,
+            polls=polls,
+            first=issued if first else self.record.first,
+            digest=digest,
+            lease_until=0.0,
+        )
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
@@ -293,9 +301,13 @@ class Fleet:
             )
             state = self._states[number]
             state.clear = is_clear(state.standing, state.conclusion)
+        self.polled(issued)
+        self._rank_all()
+
+    def polled(self, issued: float) -> None:
+        """The list in force is that of a poll issued then."""
         self.polled_at, self.failures, self.last_error, self.hurry = issued, 0, None, False
         self.next_try = self.calm_until = -float("inf")
-        self._rank_all()
 
     def apply(self, policy: Policy) -> None:
         """Another policy from now on."""

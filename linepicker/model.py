@@ -421,7 +421,7 @@ class LineView:
     remaining: int | None
     next_slot_at: float | None
     reasons: tuple[str, ...] = ()
-    outcomes: Mapping[str, int] = MappingProxyType({})
+    outcomes: Mapping[str, int] = attrs.field(default=MappingProxyType({}), hash=False)
 
 
 @attrs.frozen

@@ -16,7 +16,7 @@ from linepicker._asks import Ask, Called, Fetched, Flow, Made
 from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait, checked, log
 from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
 from linepicker._move import move
-from linepicker._polls import left_over, refresh_now
+from linepicker._polls import left_over, ready, refresh_now
 from linepicker._promise import Reservation
 from linepicker._send import send
 from linepicker.errors import AlreadySent, SourceError, StoreError
@@ -235,13 +235,14 @@ class Router:
 
     @contextlib.contextmanager
     def keep_fresh(self) -> Iterator[None]:
-        """While open, a thread reads the list of lines each `health.ttl` seconds, so that no call has to."""
+        """While open, a thread reads the list of lines when it is `health.ttl` seconds old, so that no call has to: one of the
+        processes that share a store reads it for all of them."""
         done = threading.Event()
 
         def keep() -> None:
-            while not done.wait(self._desk.policy.health.ttl):
+            while not done.wait(self._desk.policy.health.ttl / 4):
                 with contextlib.suppress(SourceError, StoreError):
-                    self.refresh()
+                    self._drive(ready(self._desk.fleet, self._clock.now()))
 
         thread = threading.Thread(target=keep, name="linepicker-keep-fresh", daemon=True)
         thread.start()

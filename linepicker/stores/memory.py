@@ -147,6 +147,9 @@ class MemoryStore:
 class AsyncMemoryStore:
     """The coroutine twin of a `MemoryStore`, over the same records. It never suspends, so any event loop may use it."""
 
+    wants_seen = False
+    """As `MemoryStore.wants_seen`."""
+
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
