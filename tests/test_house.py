@@ -44,7 +44,8 @@ HOMES = {
     "dataclasses": (),
     "httpx": ("providers/linq/", "testing/"),
     "phonenumbers": ("recipients.py",),
-    "psycopg": ("stores/postgres.py",),
+    "psycopg": ("stores/postgres.py", "stores/_postgres_database.py"),
+    "psycopg_pool": ("stores/_postgres_database.py",),
     "redis": ("stores/redis.py",),
     "sqlite3": ("stores/sqlite.py", "stores/_file.py"),  # the second opens the first one's file
     "standardwebhooks": ("webhooks.py",),

@@ -166,6 +166,7 @@ def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it shou
         memory://                    this process's memory, another one at each call
         sqlite:///relative.db        a file, made where missing; see `linepicker.stores.sqlite` for its parameters
         sqlite:////absolute/path.db
+        postgresql://user:password@host/database    see `linepicker.stores.postgres` for its parameters
 
     `?namespace=lp` says whose records these are: 1 to 64 of A-Z a-z 0-9 . _ -. `?epoch=ID` is the epoch the store is
     expected to have. Other parameters belong to the driver. In a path, write ? as %3F, # as %23 and % as %25.
@@ -206,8 +207,18 @@ def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it shou
                 raise StoreError("for a store in memory write memory://")
             store = sqlite = SqliteStore.from_parameters(path, parameters, namespace=namespace)
             astore = AsyncSqliteStore(sqlite)
-        case "redis" | "rediss" | "postgresql" | "postgres":
+        case "redis" | "rediss":
             raise StoreError(f"{parts.scheme}:// is not in this version yet; use sqlite:///path.db")
+        case "postgresql" | "postgres":
+            try:
+                from linepicker.stores.postgres import AsyncPostgresStore, PostgresStore
+            except ImportError:
+                raise StoreError(
+                    "postgresql:// needs: pip install 'linepicker[postgres]'"
+                ) from None
+            store = postgres = PostgresStore(url, namespace=namespace)
+            astore = AsyncPostgresStore(postgres)
+            url = postgres.database.url
         case scheme:
             raise StoreError(
                 f"unknown store {scheme!r}; write memory:// or sqlite:///path.db"
