@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import linq
@@ -621,41 +624,70 @@ def test_after_an_hour_without_webhooks_two_polls_know_every_line(opened, fake):
     assert fake.sent[-1].number == second
 
 
+@contextlib.contextmanager
+def endpoint(fake: FakeLinq, url: str, policy: Policy, directory: Path) -> Iterator[str]:
+    """`linepicker webhooks` as a process of its own, until the end; its address."""
+    config = directory / "policy.toml"
+    config.write_text(policy.to_toml())
+    account = {"LINQ_API_V3_API_KEY": fake.token, "LINQ_API_V3_BASE_URL": fake.base_url}
+    command = ["webhooks", "--port", "0", "--json", "--config", str(config), "--store", url]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "linepicker", *command],
+        env={**os.environ, **account, "LINQ_WEBHOOK_SECRET": SECRET},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
 def test_of_a_burst_none_is_lost(tmp_path):
     """Ten thousand webhooks at once, of messages, receipts and replies: each line's counts are exactly the provider's."""
-    clock = ManualClock(START)
+    clock = ManualClock(float(int(time.time())))  # as in the endpoint
     free = {"new_per_day": "off", "new_per_hour": "off", "messages_per_day": "off"}
     policy = Policy.from_dict({**UNHURRIED, "limits": free, "failures": {"mode": "shadow"}})
     url = f"sqlite:///{tmp_path / 'lines.db'}?synchronous=normal"
-    with FakeLinq(8, clock=clock) as fake:
-        shop = Shop("sync", fake, clock, url, policy)
-        shop.subscribe()
+    with (
+        FakeLinq(8, clock=clock) as fake,
+        endpoint(fake, url, policy, tmp_path) as address,
+        linq.LinqAPIV3(api_key=fake.token, base_url=fake.base_url) as client,
+        Router(
+            LinqSource(fake.token, base_url=fake.base_url), policy=policy, store=url, clock=clock
+        ) as router,
+    ):
+        fake.webhooks.delay = 1.0
+        fake.subscribe(f"{address}/hook", secret=SECRET)
         fake.everyone(Person(receives=0.9, reads=0.8, answers=0.7))
         fake.fail_line(fake.numbers[0], 0.5, code=3007)
-        for i in range(1600):
-            shop.send(f"+1415{i:07d}")
-        for i in range(4000):
-            fake.receive(fake.numbers[i % 8], f"+1416{i % 900:07d}", "Hello?")
-        shop.pass_time()
-        assert len(fake.deliveries) >= 10_000
-        assert {delivery.status for delivery in fake.deliveries} == {204}
-        assert sum(shop.app.counts.values()) == len(fake.deliveries)
+        messenger = LinqMessenger(client, router)
+        for i in range(1000):
+            messenger.send(f"+1415{i:07d}", "Hello", line=fake.numbers[i % 8])
+        for i in range(5100):
+            fake.receive(fake.numbers[i % 8], f"+1416{i % 904:07d}", "Hello?")
+        clock.advance(1)
+        fake.flush(timeout=120)
+        deliveries = fake.deliveries
+        assert len(deliveries) > 10_000
+        assert {delivery.status for delivery in deliveries} == {204}
         wanted: dict[str, Counter[str]] = {number: Counter() for number in fake.numbers}
         lines = {sent.chat_id: sent.number for sent in fake.sent}
-        for sent in fake.sent:
-            wanted[sent.number].update(sent=1, opened=1)
-        for delivery in fake.deliveries:
-            kind, data = delivery.event_type.partition(".")[2], delivery.json["data"]
+        for number in lines.values():
+            wanted[number].update(sent=1, opened=1)
+        counted = {"message.failed": "failed:3007", "message.received": "answered"}
+        counted |= {f"message.{name}": name for name in ("delivered", "read")}
+        for delivery in deliveries:
+            data, name = delivery.json["data"], counted.get(delivery.event_type)
             chat_id = data.get("chat_id") or data.get("chat", data)["id"]
-            if kind == "failed":
-                wanted[lines[chat_id]].update({"failed:3007": 1})
-            elif kind in ("delivered", "read"):
-                wanted[lines[chat_id]].update({kind: 1})
-            elif kind == "received" and chat_id in lines:
-                wanted[lines[chat_id]].update(answered=1)
-        assert {number: shop.outcomes(number) for number in fake.numbers} == wanted
+            if name is not None and chat_id in lines:
+                wanted[lines[chat_id]].update({name: 1})
+        assert {view.line.number: dict(view.outcomes) for view in router.lines()} == wanted
         assert wanted[fake.numbers[0]]["failed:3007"] > 10
-        shop.close()
+        for i in range(904):
+            assert router.assignment(f"+1416{i:07d}") is not None
 
 
 def test_while_the_store_is_out_the_provider_is_asked_to_try_again(opened, fake, tmp_path):
