@@ -12,7 +12,16 @@ FILES = sorted(path.relative_to(LIBRARY).as_posix() for path in LIBRARY.rglob("*
 # Imports go one way: a module may import its own tier and those before it. A private module that is named nowhere
 # belongs to the flow.
 GROUND = {"errors", "model", "recipients"}
-RECORD = {"_bytes", "_contact", "_decode", "_observations", "_record", "_small", "_tally", "_windows"}
+RECORD = {
+    "_bytes",
+    "_contact",
+    "_decode",
+    "_observations",
+    "_record",
+    "_small",
+    "_tally",
+    "_windows",
+}
 CORE = {"_candidates", "_charge", "_conversation", "_core", "_failing", "_line", "_ranking"}
 FLOW = "the flow"
 ROUTER = {"_desk", "_hosttime", "_promise", "arouter", "router"}
@@ -46,7 +55,13 @@ HOMES = {
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py", "stores/_postgres_database.py"),
     "psycopg_pool": ("stores/_postgres_database.py",),
-    "redis": ("stores/redis.py",),
+    "hiredis": ("stores/_redis_server.py",),
+    "redis": (
+        "stores/redis.py",
+        "stores/_redis_keys.py",
+        "stores/_redis_link.py",
+        "stores/_redis_server.py",
+    ),
     "sqlite3": ("stores/sqlite.py", "stores/_file.py"),  # the second opens the first one's file
     "standardwebhooks": ("webhooks.py",),
     "starlette": ("webhooks.py", "web/"),

@@ -390,7 +390,8 @@ def test_a_path_is_relative_to_where_the_handle_was_made(tmp_path, monkeypatch):
         ("", "memory://"),
         ("linepicker.db", "sqlite:///"),
         ("mysql://host/db", "unknown store 'mysql'"),
-        ("redis://host", "not in this version"),
+        ("redis://", "redis://host:6379"),
+        ("redis+bogus://host", "redis[+]sentinel://"),
         ("postgresql://host/db", "not in this version"),
         ("http://[", "can't be read"),
         ("memory://?namespace", "can't be read"),
@@ -420,7 +421,8 @@ def test_a_wrong_url_is_refused_with_what_to_write(url, says):
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://me:s3cret@h", "postgresql://me:s3cret@h/d", "x://me:s3cret@h", "me:s3cret@h"]
+    "url",
+    ["redis://me:s3cret@h?db=x", "postgresql://me:s3cret@h/d", "x://me:s3cret@h", "me:s3cret@h"],
 )
 def test_a_refused_url_does_not_tell_its_password(url):
     """No message about a URL holds more of it than the scheme and the parameters."""

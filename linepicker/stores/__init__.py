@@ -167,6 +167,7 @@ def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it shou
         sqlite:///relative.db        a file, made where missing; see `linepicker.stores.sqlite` for its parameters
         sqlite:////absolute/path.db
         postgresql://user:password@host/database    see `linepicker.stores.postgres` for its parameters
+        redis://host:6379/0         Redis or Valkey; see `linepicker.stores.redis` for Sentinel, clusters, TLS
 
     `?namespace=lp` says whose records these are: 1 to 64 of A-Z a-z 0-9 . _ -. `?epoch=ID` is the epoch the store is
     expected to have. Other parameters belong to the driver. In a path, write ? as %3F, # as %23 and % as %25.
@@ -207,8 +208,11 @@ def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it shou
                 raise StoreError("for a store in memory write memory://")
             store = sqlite = SqliteStore.from_parameters(path, parameters, namespace=namespace)
             astore = AsyncSqliteStore(sqlite)
-        case "redis" | "rediss":
-            raise StoreError(f"{parts.scheme}:// is not in this version yet; use sqlite:///path.db")
+        case scheme if re.fullmatch(r"rediss?(\+\w+)?", scheme):
+            from linepicker.stores.redis import AsyncRedisStore, RedisStore
+
+            store = redis = RedisStore.from_url(parts, parameters, namespace=namespace)
+            astore = AsyncRedisStore(redis)
         case "postgresql" | "postgres":
             try:
                 from linepicker.stores.postgres import AsyncPostgresStore, PostgresStore
@@ -225,4 +229,10 @@ def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it shou
                 if scheme
                 else "a store URL starts with memory:// or sqlite:///"
             )
-    return Handle(url, namespace, epoch, store, astore)
+    return Handle(_shown(url), namespace, epoch, store, astore)
+
+
+def _shown(url: str) -> str:
+    """The URL with its passwords masked, in front of the host and among the parameters."""
+    url = re.sub(r"(?<=//)([^/?#:@]*):[^/?#]*@", r"\1:•••@", url)
+    return re.sub(r"([?&]\w*pass\w*=)[^&#]*", r"\1•••", url)
