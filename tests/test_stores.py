@@ -22,12 +22,17 @@ from linepicker.stores.memory import AsyncMemoryStore, MemoryStore
 from linepicker.testing import ManualClock, check_async_store, check_store
 
 URLS = ["memory://", "sqlite:///{}?synchronous=full", "sqlite:///{}?synchronous=normal"]
+SERVERS = ["redis6", "valkey"]
+NAMES = count()
 
 
-@pytest.fixture(params=URLS)
+@pytest.fixture(params=[*URLS, *SERVERS])
 def make(request, tmp_path):
     """Gives a handle on a new, empty store at each call."""
     numbers = count()
+    if request.param in SERVERS:
+        server = request.getfixturevalue(request.param)
+        return lambda: stores.open(server.url(namespace=f"stores-{next(NAMES)}"))
     return lambda: stores.open(request.param.format(tmp_path / f"{next(numbers)}.db"))
 
 
@@ -536,8 +541,9 @@ def test_a_handle_serves_one_event_loop_after_another(make):
     asyncio.run(handle.aclose())
 
 
+@pytest.mark.parametrize("make", URLS, indirect=True)
 def test_a_refusal_alone_looks_at_what_was_seen(make):
-    """An applied swap never iterates *seen*, which may be costly to compute."""
+    """Where a swap is sent nowhere, an applied one never iterates *seen*, which may be costly to compute."""
 
     class Costly(dict):
         def __iter__(self):
