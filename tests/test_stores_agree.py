@@ -1,14 +1,25 @@
-"""Memory and SQLite side by side: whatever is asked of both, they answer alike."""
+"""Memory, and beside it another store: whatever is asked of both, they answer alike."""
 
-import tempfile
-from pathlib import Path
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
-from linepicker.stores import SAME, Answer, Write
+from linepicker import stores
+from linepicker.stores import SAME, Answer, AsyncStore, Store, Write
 from linepicker.stores.memory import MemoryStore
+from linepicker.stores.postgres import AsyncPostgresStore, PostgresStore
 from linepicker.stores.sqlite import SqliteStore
 from linepicker.testing import ManualClock
 
@@ -27,19 +38,23 @@ class Agreement(RuleBasedStateMachine):
 
     Their version numbers differ, so versions are compared by token: the n-th version given out is n in both, absent is 0.
     A call names a version by what is held under the key, or by a token of long ago.
+
+    *other* opens the store beside memory: under the same name, the same store anew.
     """
+
+    numbers = itertools.count()
+
+    def __init__(self, other: Callable[[str, ManualClock], Store]) -> None:
+        super().__init__()
+        self.other = other
 
     @initialize()
     def open(self):
         """Start both empty."""
-        self.folder = tempfile.TemporaryDirectory()
+        self.name = f"n{next(self.numbers)}"
         self.clock = ManualClock(1000.0)
-        self.stores = [MemoryStore(time=self.clock.now), self.sqlite()]
+        self.stores = [MemoryStore(time=self.clock.now), self.other(self.name, self.clock)]
         self.versions = [[0], [0]]
-
-    def sqlite(self):
-        """The SQLite store, opened anew."""
-        return SqliteStore(Path(self.folder.name) / "x.db", durable=False, time=self.clock.now)
 
     def version(self, which: int, key: str, token: int) -> int:
         """What store *which* has for a token."""
@@ -114,9 +129,9 @@ class Agreement(RuleBasedStateMachine):
 
     @rule()
     def reopen(self):
-        """SQLite starts again from its file."""
+        """The other starts again from what it has kept."""
         self.stores[1].close()
-        self.stores[1] = self.sqlite()
+        self.stores[1] = self.other(self.name, self.clock)
 
     @invariant()
     def alike(self):
@@ -127,10 +142,124 @@ class Agreement(RuleBasedStateMachine):
         """Leave nothing open."""
         for store in self.stores:
             store.close()
-        self.folder.cleanup()
 
 
-class TestAgreement(Agreement.TestCase):
+class Awaited:
+    """A store of coroutines, each of which is waited for."""
+
+    def __init__(self, store: AsyncStore) -> None:
+        self.store = store
+        self.runner = asyncio.Runner()
+
+    def read(self, keys):
+        """As `Store.read`."""
+        return self.runner.run(self.store.read(keys))
+
+    def swap(self, writes, *, seen):
+        """As `Store.swap`."""
+        return self.runner.run(self.store.swap(writes, seen=seen))
+
+    def scan(self, prefix):
+        """As `Store.scan`."""
+        return self.runner.run(self.store.scan(prefix))
+
+    def close(self):
+        """As `Store.close`."""
+        self.runner.run(self.store.close())
+        self.runner.close()
+
+
+class Hurried:
+    """A store by its server's own clock, on which a thousand seconds pass for each of the test's.
+
+    Time that has passed for the test is taken from what the records have left, before anything else is asked.
+    """
+
+    HURRY = """
+        for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+            local left = redis.call('PTTL', key)
+            if left > 0 then redis.call('PEXPIRE', key, left - ARGV[2]) end
+        end
+    """
+
+    def __init__(self, store: Store, server, name: str, clock: ManualClock) -> None:
+        self.store, self.server, self.name, self.clock = store, server, name, clock
+        self.until = clock.now()
+
+    def hurry(self):
+        """Let as much time pass as has passed."""
+        passed = round((self.clock.now() - self.until) * 1e6)
+        if passed:
+            self.server.call("EVAL", self.HURRY, 0, f"{{{self.name}}}*", passed)
+        self.until = self.clock.now()
+
+    def read(self, keys):
+        """As `Store.read`."""
+        self.hurry()
+        return self.store.read(keys)
+
+    def swap(self, writes, *, seen):
+        """As `Store.swap`."""
+        self.hurry()
+        zero, now = time.time(), self.clock.now()
+        times = [
+            None if each.expires_at is None else zero + 1000 * (each.expires_at - now)
+            for each in writes
+        ]
+        return self.store.swap(
+            [each._replace(expires_at=at) for each, at in zip(writes, times, strict=True)],
+            seen=seen,
+        )
+
+    def scan(self, prefix):
+        """As `Store.scan`."""
+        self.hurry()
+        return self.store.scan(prefix)
+
+    def close(self):
+        """As `Store.close`."""
+        self.hurry()
+        self.store.close()
+
+
+def agree(other: Callable[[str, ManualClock], Store], examples: int) -> None:
+    """Fail if any of so many sequences of calls tells memory from the other."""
+    run_state_machine_as_test(
+        lambda: Agreement(other),
+        settings=settings(max_examples=examples, stateful_step_count=30, deadline=None),
+    )
+
+
+def test_memory_and_sqlite_agree(tmp_path):
     """No sequence of calls tells memory from SQLite."""
+    agree(
+        lambda name, clock: SqliteStore(tmp_path / name, durable=False, time=clock.now),
+        examples=150,
+    )
 
-    settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+def test_memory_and_postgresql_agree(postgres):
+    """No sequence of calls tells memory from PostgreSQL, through threads' door and through coroutines'."""
+
+    def made(name: str, clock: ManualClock) -> PostgresStore:
+        return PostgresStore(postgres(), namespace=name, time=clock.now)
+
+    agree(made, examples=25)
+    agree(lambda name, clock: Awaited(AsyncPostgresStore(made(name, clock))), examples=10)
+
+
+@pytest.mark.parametrize("name", ["redis6", "valkey"])
+def test_memory_and_redis_agree(name, request):
+    """No sequence of calls tells memory from Redis or Valkey, through threads' door and through coroutines'."""
+    server = request.getfixturevalue(name)
+
+    def threads(name: str, clock: ManualClock) -> Hurried:
+        store = stores.open(server.url(namespace=f"threads-{name}")).store()
+        return Hurried(store, server, f"threads-{name}", clock)
+
+    def coroutines(name: str, clock: ManualClock) -> Hurried:
+        handle = stores.open(server.url(namespace=f"coroutines-{name}"))
+        return Hurried(Awaited(handle.astore()), server, f"coroutines-{name}", clock)
+
+    agree(threads, examples=50)
+    agree(coroutines, examples=25)
