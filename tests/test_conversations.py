@@ -509,6 +509,24 @@ async def test_a_group_has_answered_when_one_of_it_has(world):
     assert await router.assignment(ANN) is None
 
 
+async def test_a_reply_is_the_pools_that_had_the_conversation(world):
+    """Whichever pool hears of it, and whether or not it says who wrote: nobody is assigned anew, and nothing counts twice."""
+    one, two = world.router(loose(unanswered="enforce"), pool="one"), world.router(pool="two")
+    await begun(world, one)
+    await unanswered(world, one, 2)
+    await refusal(Held, one)
+    for to in (ANN, None):
+        reply = Replied(A, to, chat_id="c1", at=world.clock.now(), event_id=f"to {to}")
+        assert await two.report(reply)
+        before = world.stored()
+        assert not await two.report(reply)
+        assert world.stored() == before
+        assert await two.assignment(ANN) is None
+        await unanswered(world, one, 3)
+        await refusal(Held, one)
+    assert (await outcomes(one))["answered"] == 1
+
+
 async def test_both_rules_speak_for_themselves(world):
     """One enforced, one in shadow: held by the one, with the other's note; the other way round likewise."""
     for modes in (("enforce", "shadow"), ("shadow", "enforce")):

@@ -1,6 +1,8 @@
 """What became of messages: every receipt counts once, and a line whose messages fail rests, is tried, and comes back."""
 
 import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -22,8 +24,10 @@ from linepicker import (
     Replied,
     Reservation,
     Router,
+    StoreError,
 )
 from linepicker.stores import open as open_store
+from linepicker.stores.memory import MemoryStore
 from linepicker.testing import ManualClock
 
 NOW, MINUTE, HOUR, DAY = 1_790_000_000.0, 60.0, 3600.0, 86400.0
@@ -398,6 +402,91 @@ async def test_receipts_in_any_order_and_number_come_to_the_same_counts(story, d
         ),
     }
     assert await outcomes(router) == {name: count for name, count in expected.items() if count}
+
+
+class Lossy:
+    """A store whose answer to every other swap is lost, though it was applied."""
+
+    def __init__(self) -> None:
+        self.inner = MemoryStore()
+        self.swaps, self.losing = 0, False
+        self.read, self.scan, self.close = self.inner.read, self.inner.scan, self.inner.close
+
+    def swap(self, writes, *, seen=None):
+        """Applied, whatever is said of it."""
+        self.swaps += 1
+        answer = self.inner.swap(writes, seen=seen or {})
+        if not self.losing or self.swaps % 2:
+            return answer
+        raise StoreError("the answer was lost", unknown=True)
+
+
+def insisting(verb, *arguments, **keywords):
+    """The verb's answer, asked for until there is one."""
+    while True:
+        try:
+            return verb(*arguments, **keywords)
+        except StoreError:
+            continue
+
+
+@pytest.mark.parametrize("by", ["message", "event"])
+def test_a_report_whose_answer_was_lost_is_counted_once_when_it_is_made_again(by):
+    """The message tells, or the event: a webhook that was not acknowledged comes again."""
+    clock = ManualClock(NOW)
+    store = Lossy()
+    router = Router(Account(), policy=loose(), store=store, clock=clock)
+    router.lines()
+    store.losing = True
+    for n in range(20):
+        made = insisting(router.reserve, person(n), line=A, key=f"k{n}")
+        made.settle("SENT", message_id=f"m{n}")
+        ids = {"message_id": f"m{n}"} if by == "message" else {"event_id": f"e{n}"}
+        kind = Failed if n % 4 == 0 else Delivered
+        insisting(router.report, kind(number=A, at=NOW, **ids))
+        reply = Replied(A, person(n), at=NOW, event_id=f"r{n}")
+        insisting(router.report, reply)
+    seen = insisting(router.lines)[0].outcomes
+    assert dict(seen) == {
+        "sent": 20,
+        "opened": 20,
+        "delivered": 15,
+        "failed:": 5,
+        "answered": 20,
+    }
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+def test_receipts_told_by_many_at_once_count_once(store, tmp_path):
+    """Four webhook workers over one store, each told everything, while the messages are still being settled."""
+    world = World(f"sync {store}", tmp_path)
+    router = Router(
+        world.account, policy=loose(failures={"mode": "off"}), store=world.handle, clock=world.clock
+    )
+    made = [router.reserve(person(n), line=A) for n in range(12)]
+    story = [(Delivered, n) for n in range(12)] + [(MessageRead, n) for n in range(0, 12, 2)]
+    story += [(Failed, n) for n in range(0, 12, 3)]
+
+    def work(seed: int) -> None:
+        mine = Router(
+            world.account,
+            policy=loose(failures={"mode": "off"}),
+            store=world.handle,
+            clock=world.clock,
+        )
+        for kind, n in random.Random(seed).sample(story, len(story)):
+            more = {"code": 4001} if kind is Failed else {}
+            mine.report(kind(number=A, message_id=f"m{n}", at=NOW, **more))
+
+    with ThreadPoolExecutor(4) as pool:
+        workers = [pool.submit(work, seed) for seed in range(4)]
+        for n, each in enumerate(made):
+            each.settle("SENT", message_id=f"m{n}")
+        for worker in workers:
+            worker.result()
+    seen = next(each for each in router.lines() if each.line.number == A).outcomes
+    assert dict(seen) == {"sent": 12, "opened": 12, "delivered": 12, "read": 6}
+    world.handle.close()
 
 
 # Time outs
