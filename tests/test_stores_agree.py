@@ -242,7 +242,7 @@ def test_memory_and_postgresql_agree(postgres):
     """No sequence of calls tells memory from PostgreSQL, through threads' door and through coroutines'."""
 
     def made(name: str, clock: ManualClock) -> PostgresStore:
-        return PostgresStore(postgres(), namespace=name, time=clock.now)
+        return PostgresStore(postgres.url(), namespace=name, time=clock.now)
 
     agree(made, examples=25)
     agree(lambda name, clock: Awaited(AsyncPostgresStore(made(name, clock))), examples=10)

@@ -222,7 +222,6 @@ def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it shou
                 ) from None
             store = postgres = PostgresStore(url, namespace=namespace)
             astore = AsyncPostgresStore(postgres)
-            url = postgres.database.url
         case scheme:
             raise StoreError(
                 f"unknown store {scheme!r}; write memory:// or sqlite:///path.db"
@@ -235,4 +234,4 @@ def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it shou
 def _shown(url: str) -> str:
     """The URL with its passwords masked, in front of the host and among the parameters."""
     url = re.sub(r"(?<=//)([^/?#:@]*):[^/?#]*@", r"\1:•••@", url)
-    return re.sub(r"([?&]\w*pass\w*=)[^&#]*", r"\1•••", url)
+    return re.sub(r"([?&]\w*(?:pass|secret|scram)\w*=)[^&#]*", r"\1•••", url)

@@ -33,13 +33,6 @@ _AsyncPool: TypeAlias = AsyncConnectionPool[AsyncConnection[Any]]
 
 _OLDEST: Final = 14
 _OURS: Final = {"namespace", "epoch", "timeout", "max_size"}
-_SECRETS: Final = {
-    "password",
-    "sslpassword",
-    "scram_client_key",
-    "scram_server_key",
-    "oauth_client_secret",
-}
 _LOCK: Final = 0x4C50_434B
 """The advisory lock of whoever creates or updates the tables: "LPCK"."""
 
@@ -74,13 +67,13 @@ _ADVICE_OF_CLASS: Final = {
 class Database:
     """The way to one database, for threads and for coroutines. Nothing is opened until the first call.
 
-    `.url` is *url* without what is secret in it, `.where` a name for messages, `.timeout` in seconds. `.epoch` is the store's,
+    `.where` is its name in messages, `.timeout` in seconds, `.limits` what a transaction sets first. `.epoch` is the store's,
     `.base` the same where a version has it, `.known` the largest counter this process has had acknowledged: they are known
     within `connect()` and `aconnect()`. Raises `StoreError` for a URL that can't be understood.
     """
 
     def __init__(self, url: str) -> None:
-        self._conninfo, self.url, self.where, own = _taken_apart(url)
+        self._conninfo, self.where, own = _taken_apart(url)
         self.timeout, self._size = _numbers(own)
         self.limits = (f"{2000 * self.timeout:.0f}", f"{1000 * self.timeout:.0f}")
         self.epoch = 0
@@ -326,8 +319,8 @@ def _numbers(own: dict[str, str]) -> tuple[float, int]:
     return timeout, size
 
 
-def _taken_apart(url: str) -> tuple[str, str, str, dict[str, str]]:
-    """The URL for the driver, the URL without secrets, a name for messages, and the parameters that are ours."""
+def _taken_apart(url: str) -> tuple[str, str, dict[str, str]]:
+    """The URL for the driver, a name for messages, and the parameters that are ours."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     if parts.fragment or "@" in user or "@" in parts.path:
@@ -343,13 +336,8 @@ def _taken_apart(url: str) -> tuple[str, str, str, dict[str, str]]:
             "the driver can't read the store's URL: write postgresql://user:password@host:5432/database?name=value, with "
             "parameters that libpq knows, or timeout and max_size"
         ) from None
-    name = user.partition(":")[0]
-    shown = parts._replace(
-        netloc=f"{name}@{host}" if name else host,
-        query="&".join(each for name, each in pairs if name not in _SECRETS),
-    )
     own = {name: unquote(each.partition("=")[2]) for name, each in pairs if name in _OURS}
-    return conninfo.geturl(), shown.geturl(), f"postgresql://{host}{parts.path}", own
+    return conninfo.geturl(), f"postgresql://{host}{parts.path}", own
 
 
 def _begin_anew_after_forks(database: Database) -> None:
