@@ -10,7 +10,7 @@ from linepicker import _windows as windows
 from linepicker._record import Spending, Standing
 from linepicker._tally import Tally, counts, time_out, tripped, vitality
 from linepicker._windows import DAY
-from linepicker.policy import Policy
+from linepicker.policy import Failures, Policy
 
 TRIPS_FORGOTTEN: Final = 7 * DAY
 """After so many seconds without a time out the next one is as short as the first."""
@@ -39,10 +39,17 @@ def weighed(
 
 
 def after_failure(
-    standing: Standing, tally: Tally, policy: Policy, number: str, sent_at: float, now: float
+    standing: Standing,
+    before: Tally,
+    tally: Tally,
+    policy: Policy,
+    number: str,
+    sent_at: float,
+    now: float,
 ) -> tuple[Standing, str | None]:
     """The standing after a failure of what left at *sent_at*, and for what it takes a time out ("streak", "share" or "probe"),
-    if it does. While it is out, only what left after it came back counts again.
+    if it does. While it is out, only what left after it came back counts again. *before*: the tally without this failure, so
+    that in shadow mode each time out that would have begun is told once.
     """
     rules = policy.failures
     if rules.mode == "off":
@@ -50,17 +57,11 @@ def after_failure(
     if standing.failing_until:
         why = "probe" if sent_at >= standing.failing_until <= now else None
     else:
-        why = tripped(
-            tally,
-            now,
-            streak=rules.streak,
-            share=rules.share,
-            sample=rules.sample,
-            window=rules.window,
-            since=standing.tripped_at,
-        )
-    if why is None or rules.mode == "shadow":
-        return standing, why
+        why = _too_many(tally, standing, rules, now)
+    if why is not None and rules.mode == "shadow":
+        return standing, why if _too_many(before, standing, rules, now) is None else None
+    if why is None:
+        return standing, None
     again = standing.trips and standing.tripped_at + TRIPS_FORGOTTEN > now
     trips = standing.trips + 1 if again else 1
     pause = time_out(
@@ -75,6 +76,18 @@ def after_failure(
         tripped_for=why,
     )
     return after, why
+
+
+def _too_many(tally: Tally, standing: Standing, rules: Failures, now: float) -> str | None:
+    return tripped(
+        tally,
+        now,
+        streak=rules.streak,
+        share=rules.share,
+        sample=rules.sample,
+        window=rules.window,
+        since=standing.tripped_at,
+    )
 
 
 def after_delivery(standing: Standing, sent_at: float) -> Standing:

@@ -130,18 +130,19 @@ class _Receipt:
             )
         if not blamed:
             return
+        before = after[records.tally_key(self.number)] or Tally()
         self._add(after, failed(report.code), self.at, outcome=not unreceipted)
         if not unreceipted:
-            self._judge(link.at, after)
+            self._judge(link.at, before, after)
         self._weigh(after)
 
-    def _judge(self, sent_at: float, after: dict[str, Any]) -> None:
+    def _judge(self, sent_at: float, before: Tally, after: dict[str, Any]) -> None:
         """What follows for the line from a failure that has been counted."""
         key, spending_key = records.standing_key(self.number), records.spending_key(self.number)
         standing: Standing = after[key] or Standing(first_seen=self.now)
         tally = after[records.tally_key(self.number)]
         after[key], self.tripped = after_failure(
-            standing, tally, self.fleet.policy, self.number, sent_at, self.now
+            standing, before, tally, self.fleet.policy, self.number, sent_at, self.now
         )
         if after[key].failing_until != standing.failing_until:
             _end_probe(after, spending_key)

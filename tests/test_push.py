@@ -433,6 +433,21 @@ def test_messages_that_fail_take_their_line_out_until_one_is_delivered(opened, f
     assert shop.outcomes(home)["delivered"] == 2
 
 
+def test_in_shadow_each_time_out_that_would_begin_is_told_once(opened, fake, caplog):
+    """Eight failures in a row are one line of log, and so are the next three; the line goes on."""
+    shop = opened({"failures": {"streak": 3, "mode": "shadow"}})
+    home = fake.numbers[0]
+    for n, (count, lines) in enumerate([(8, 1), (3, 2)]):
+        fake.fail_messages(count, number=home)
+        for i in range(count + 1):  # the last one is delivered
+            shop.send(f"+12125550{n}{i:02d}", line=home)
+            shop.pass_time()
+        told = [each for each in caplog.messages if "fail (streak): shadow" in each]
+        assert len(told) == lines
+    assert shop.outcomes(home) == {"sent": 13, "opened": 13, "failed:4001": 11, "delivered": 2}
+    assert shop.standings()[home] == "ok"
+
+
 def test_a_delivery_after_a_failure_corrects_it(opened, fake):
     """It came after all: no failure is left on the line."""
     shop = opened()
