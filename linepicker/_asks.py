@@ -198,6 +198,8 @@ class Made:
     on_probation: bool = False
     notes: tuple[Note, ...] = ()
     continuation: str | None = None
+    shadowed: bool = False
+    chat_health: str | None = None
 
     @property
     def to(self) -> To:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-
-import attrs
-
 from linepicker import _windows as windows
 from linepicker._contact import Contact
 from linepicker._core import Grant
@@ -68,7 +64,7 @@ def charge(
         spending.message_mark = (max(now, mark)) + budget.message_gap
         windows.add_message(spending, send_at, now)
         opened = int(grant.kind != "known")
-        windows.count_week(spending, send_at, messages=1, opened=opened, shadow=bool(grant.notes))
+        windows.count_week(spending, send_at, messages=1, opened=opened, shadow=grant.shadowed)
         if state.standing.probation or state.standing.failing_until:
             spending.probe, spending.probe_at = ident, send_at
     if send_at > now:
@@ -79,7 +75,13 @@ def charge(
 
 
 def give_back(
-    spending: Spending, contact: Contact | None, kind: Kind, ident: int, now: float
+    spending: Spending,
+    contact: Contact | None,
+    kind: Kind,
+    ident: int,
+    now: float,
+    *,
+    shadow: bool = False,
 ) -> tuple[Spending, Contact | None]:
     """Both records without this reservation; unchanged (the same objects) where it is not there any more.
 
@@ -89,6 +91,8 @@ def give_back(
     mine = spending.copy()
     opened_at = windows.remove_charge(mine, ident) if kind != "known" else None
     changed = opened_at is not None
+    if opened_at is not None:
+        windows.count_week(mine, opened_at, messages=0, opened=-1)
     if opened_at is not None and mine.day and mine.day_start + DAY > now:
         left = [moment for moment in mine.times if moment >= mine.day_start]
         mine.day_start = left[0] if left else now - 2 * DAY
@@ -100,27 +104,11 @@ def give_back(
     if contact is not None and rest is not None:
         at = contact.times[contact.ids.index(ident)]
         windows.add_message(mine, at, now, -1)
-        windows.count_week(mine, at, messages=-1, opened=-1 if opened_at is not None else 0)
+        windows.count_week(mine, at, messages=-1, shadow=-1 if shadow else 0)
         changed = True
         if contact.opened == ident and contact.made == 1:
-            rest = _reverted(contact) if kind == "moved" else None
+            rest = rest.back() if kind == "moved" and rest.history else None
         contact = rest
     if mine.probe == ident:
         mine.probe, changed = 0, True
     return (mine if changed else spending), contact
-
-
-def _reverted(contact: Contact) -> Contact | None:
-    if not contact.history:
-        return None
-    number, since = contact.history[-1]
-    return attrs.evolve(
-        contact,
-        number=number,
-        since=since,
-        history=contact.history[:-1],
-        opened=0,
-        made=1,
-        times=array("d"),
-        ids=array("I"),
-    )

@@ -50,9 +50,9 @@ class Contact:
     `opened` is 32 bits of the reservation that made the assignment (or the last move), 0 if none did; `made` how many
     reservations were made since, that one included. `times` and `ids`: the last minute's messages, or the last one.
     `wait_until`: when a rate limit ends. `history`: (line, since) of the lines before. `chats`: the provider's chat per line.
-    `unanswered`: messages since they last wrote, at most 255; `replied_at`: when that was, 0 if never. `health`: the
-    provider's view of the conversation as of `health_at`, "" if it never said. `home`: the line that a gate moved them away
-    from, "" if none did.
+    `unanswered`: messages since they last wrote, at most 255; `replied_at`: when that was reported, 0 if never. `views`: what
+    the provider thinks of the conversation on each line, and as of when. `home`: the line that a gate moved them away from,
+    "" if none did.
     """
 
     number: str
@@ -66,8 +66,7 @@ class Contact:
     ids: array[int] = attrs.field(factory=_no_numbers)
     unanswered: int = 0
     replied_at: float = 0.0
-    health: str = ""
-    health_at: float = 0.0
+    views: Mapping[str, tuple[str, float]] = attrs.field(factory=dict)
     home: str = ""
     rest: Mapping[str, Any] = attrs.field(factory=dict)
     format: int = FORMAT
@@ -97,12 +96,11 @@ class Contact:
 
     def _pack(self) -> bytes:
         number, seldom = self.number.encode(), b""
-        if self.history or self.chats or self.health_at or self.home or self.rest:
+        if self.history or self.chats or self.views or self.home or self.rest:
             known = {
                 "history": self.history,
                 "chats": self.chats,
-                "health": self.health,
-                "health_at": self.health_at,
+                "views": self.views,
                 "home": self.home,
             }
             seldom = dump({**self.rest, **known})
@@ -119,8 +117,10 @@ class Contact:
             size, more = reader.unpack(_SIZES)
             number = reader.take(size).decode("ascii")
             value = load(reader.take(more)) if more else {"history": (), "chats": {}}
-            health_at = float(value.pop("health_at", 0.0))
-            if not all(map(math.isfinite, (since, wait_until, replied_at, health_at, *times))):
+            seen = value.pop("views", {}).items()
+            views = {str(line): (str(health), float(at)) for line, (health, at) in seen}
+            moments = (since, wait_until, replied_at, *times, *(at for _, at in views.values()))
+            if not all(map(math.isfinite, moments)):
                 raise ValueError("impossible numbers")
             return cls(
                 number,
@@ -134,8 +134,7 @@ class Contact:
                 ids,
                 unanswered,
                 replied_at,
-                str(value.pop("health", "")),
-                health_at,
+                views,
                 str(value.pop("home", "")),
                 value,
                 format_number,
@@ -145,14 +144,15 @@ class Contact:
             raise damaged("contact", error) from error
 
     def messaged(self, at: float, now: float, ident: int, keep: int) -> Contact:
-        """With one more reservation, whose message leaves at *at*; the latest *keep* of the last minute are remembered."""
+        """With one more reservation, whose message leaves at *at*; of those before, the latest *keep* of the last minute are
+        remembered, or the last one if it is older."""
         times, ids = self.times, self.ids
-        if not times or times[-1] <= now - PAIR:
+        if not times:
             times, ids = array("d", (at,)), array("I", (ident,))
         else:
             start = len(times) + 1 - keep
             if start < 0 or times[start] <= now - PAIR:
-                start = bisect_right(times, now - PAIR)
+                start = max(0, bisect_right(times, now - PAIR) - 1)
             times, ids = times[start:], ids[start:]
             place = len(times)
             if place and times[-1] > at:
@@ -171,8 +171,7 @@ class Contact:
             ids,
             min(self.unanswered + 1, _RUN_AT_MOST),
             self.replied_at,
-            self.health,
-            self.health_at,
+            self.views,
             self.home,
             self.rest,
             self.format,
@@ -186,26 +185,60 @@ class Contact:
         if ident not in self.ids:
             return None
         place = self.ids.index(ident)
-        times, ids = self.times[:], self.ids[:]
+        times, ids, unanswered = self.times[:], self.ids[:], self.unanswered
+        if times[place] > self.replied_at:
+            unanswered = max(0, unanswered - 1)
         del times[place], ids[place]
-        return attrs.evolve(self, times=times, ids=ids, unanswered=max(0, self.unanswered - 1))
+        return attrs.evolve(self, times=times, ids=ids, unanswered=unanswered)
 
     def replied(self, at: float) -> Contact:
         """With what they wrote at *at*: only the messages that left later are unanswered still."""
+        if at <= self.replied_at:
+            return self
         later = len(self.times) - bisect_right(self.times, at)
-        return attrs.evolve(
-            self,
-            unanswered=min(self.unanswered, later),
-            replied_at=max(at, self.replied_at),
-        )
+        return attrs.evolve(self, unanswered=min(self.unanswered, later), replied_at=at)
+
+    def health(self) -> tuple[str, float]:
+        """What the provider thinks of the conversation on their line, "" if it never said, and as of when."""
+        return self.views.get(self.number, ("", 0.0))
 
     def felt(self, health: str, at: float) -> Contact | None:
         """With the provider's view of the conversation at *at*; None: it is known, or out of date. Ties: the worse wins."""
-        if at < self.health_at or (
-            at == self.health_at and _BADNESS[health] <= _BADNESS[self.health]
-        ):
+        known, known_at = self.health()
+        if at < known_at or (at == known_at and _BADNESS[health] <= _BADNESS[known]):
             return None
-        return attrs.evolve(self, health=health, health_at=at)
+        return attrs.evolve(self, views={**self.views, self.number: (health, at)})
+
+    def moved(self, number: str, now: float, *, opened: int, made: int, home: str = "") -> Contact:
+        """On another line, the old one remembered. *home*: the line they may go back to."""
+        history = (*self.history, (self.number, self.since))[-HISTORY_KEPT:]
+        lines = {number, *(line for line, _ in history)}
+        return attrs.evolve(
+            self,
+            number=number,
+            since=now,
+            history=history,
+            chats={line: chat for line, chat in self.chats.items() if line in lines},
+            views={line: view for line, view in self.views.items() if line in lines},
+            opened=opened,
+            made=made,
+            wait_until=0.0,
+            home="" if home == number else home,
+        )
+
+    def back(self) -> Contact:
+        """On the line before, as if the last move had not been."""
+        number, since = self.history[-1]
+        home = self.home or self.number  # a move home that is taken back
+        return attrs.evolve(
+            self,
+            number=number,
+            since=since,
+            history=self.history[:-1],
+            opened=0,
+            made=1,
+            home="" if home == number else home,
+        )
 
     def in_chat(self, chat_id: str) -> Contact:
         """With the provider's chat on this line."""

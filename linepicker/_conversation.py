@@ -23,7 +23,8 @@ def look(
     recorded. *inbound*: they have just written, so that nothing is unanswered."""
     rules = policy.conversation
     unanswered = 0 if contact is None or inbound else contact.unanswered
-    health = health or (contact.health if contact is not None else "")
+    if not health:
+        health = contact.health()[0] if contact is not None and contact.views else ""
     too_many = unanswered >= rules.unanswered_after
     if not too_many and health not in ("AT_RISK", "CRITICAL"):
         return _CLEAR  # nearly always

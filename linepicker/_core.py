@@ -52,6 +52,7 @@ class Grant:
     moved_from: str | None = None
     notes: tuple[Note, ...] = ()
     homeward: bool = False
+    shadowed: bool = False
 
 
 @attrs.define
@@ -92,6 +93,8 @@ def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant
         choice = _new(request, who, fleet, now)
     if notes:
         choice.notes += notes
+        if isinstance(choice, Grant):
+            choice.shadowed = True
     if code is not None:
         choice.notes += (("despite", code),)
     return choice
@@ -193,7 +196,12 @@ def _message(
             ends.append(("quiet", slot - request.max_delay))
     if ends:
         return Refusal("not_now", ends[0][0], max(end for _, end in ends), number, "known")
-    return Grant(number, "known", slot, budget)
+    grant = Grant(number, "known", slot, budget)
+    if contact is not None and not contact.made and not contact.opened and contact.history:
+        grant.moved_from = contact.history[-1][
+            0
+        ]  # an operator moved them; this is the first message since
+    return grant
 
 
 def _wrote_first(request: Request, fleet: FleetView, now: float) -> Grant | Refusal:

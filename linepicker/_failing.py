@@ -33,9 +33,10 @@ def weighed(
     value = 1.0
     if learn.enabled:
         value = vitality(seen, reply_rate=learn.reply_rate, sample=learn.reply_sample)
-    if value == standing.vitality or (value < 1.0 and abs(value - standing.vitality) < SHIFT):
+    still = value == standing.vitality or (abs(value - standing.vitality) < SHIFT and value < 1.0)
+    if still and (value == 1.0 or now < standing.weighed_at + DAY):
         return standing
-    return attrs.evolve(standing, vitality=value)
+    return attrs.evolve(standing, vitality=value, weighed_at=now)
 
 
 def after_failure(

@@ -24,7 +24,7 @@ from linepicker._asks import (
 )
 from linepicker._candidates import Request, look_at_all
 from linepicker._charge import charge
-from linepicker._contact import HISTORY_KEPT, PAIR_KEPT, Contact
+from linepicker._contact import PAIR_KEPT, Contact
 from linepicker._conversation import look, said
 from linepicker._core import Grant, Refusal, decide
 from linepicker._decode import decode
@@ -144,8 +144,11 @@ def _draft(
         False,
         standing.probation or standing.failing_until > 0.0,
         grant.notes,
+        None,
+        grant.shadowed,
+        request.chat_health,
     )
-    if grant.kind == "moved" and not grant.homeward:
+    if grant.moved_from is not None and not grant.homeward:
         made.continuation = fleet.policy.stickiness.continuation or None
     writes = [
         Write(state.spending_key, state.spending_version, spending.encode()),
@@ -239,33 +242,13 @@ def _contacted(
             array("d", (grant.send_at,)),
             array("I", (ident,)),
             1,
-            now if inbound else 0.0,
         )
     if grant.kind == "moved":
-        away = "" if grant.homeward else contact.home or contact.number
-        contact = moved(contact, grant, now, opened=ident, home=away)
+        home = "" if grant.homeward else contact.home or contact.number
+        contact = contact.moved(grant.number, now, opened=ident, made=0, home=home)
     if inbound:
-        contact = contact.replied(now)
+        contact = attrs.evolve(contact, unanswered=0)
     return contact.messaged(grant.send_at, now, ident, keep)
-
-
-def moved(contact: Contact, grant: Grant, now: float, *, opened: int, home: str = "") -> Contact:
-    """The contact on its new line, the old one remembered. *home*: the line they may go back to."""
-    history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
-    lines = {grant.number, *(line for line, _ in history)}
-    return attrs.evolve(
-        contact,
-        number=grant.number,
-        since=now,
-        history=history,
-        chats={line: chat for line, chat in contact.chats.items() if line in lines},
-        opened=opened,
-        made=0,
-        wait_until=0.0,
-        health="",
-        health_at=0.0,
-        home=home,
-    )
 
 
 def _behind(fleet: Fleet, who: Who, refusal: Refusal, ticket_key: str | None) -> Iterator[str]:
@@ -353,8 +336,9 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
         if code is not None:
             retry_at = None if ends == float("inf") else ends
             refusal = Refusal("held", code, retry_at, number, made.kind)
-        elif made.kind == "known":
-            held, _, _ = look(contact, None, fleet.policy, now, inbound=True)
+        else:
+            told = None if contact.health()[1] > made.at else made.chat_health
+            held, _, _ = look(contact, told, fleet.policy, now, inbound=True)
             if held is not None:
                 refusal = Refusal("held", "quiet", None, number, made.kind, (("quiet", held),))
     if refusal is not None:

@@ -16,6 +16,7 @@ from linepicker.policy import Limits, Policy
 from linepicker.stores import Write
 
 NEVER: Final = math.inf
+WEEK: Final = 7 * DAY
 PROBE_LEASE: Final = 600.0
 """How long an unsettled reservation keeps a line on probation to itself, in seconds after it was to leave."""
 BUDGETS: Final = frozenset({"day_budget", "hour_budget", "spread", "messages"})
@@ -280,6 +281,12 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
         until = min(until, slot)
     tier_factor = policy.at_risk.weight if budget.at_risk else 1.0
     weight, vitality = state.line.weight, state.standing.vitality
+    if vitality < 1.0:
+        forgotten = state.standing.weighed_at + WEEK
+        if now >= forgotten:
+            vitality = 1.0  # what spoke against it has left the week
+        else:
+            until = min(until, forgotten)
     tier = int(budget.at_risk) if policy.prefer == "healthiest" else 0
     key = (0.0 if slot <= now else -math.ceil(slot), weight * tier_factor * headroom * vitality)
     return Rank(

@@ -54,8 +54,7 @@ def link_of(known: Link | None, who: Who, number: str, now: float) -> Link:
         if now < known.at + CHATS_KEPT / 2:
             return known
         return attrs.evolve(known, at=now)
-    pool = who.contact_key.split("/", 2)[1]
-    return Link(pool, key, number, now)
+    return Link(pool_of(who), key, number, now)
 
 
 def claimed(known: Link | None, link: Link) -> Link:
@@ -86,6 +85,11 @@ def owner(
     if who is not None and who.recipient != found.recipient:
         return who, None
     return of_pool(found, link.pool), link.number
+
+
+def pool_of(who: Who) -> str:
+    """The pool that knows them so."""
+    return who.contact_key.split("/", 2)[1]
 
 
 def of_pool(who: Who, pool: str) -> Who:

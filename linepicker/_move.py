@@ -13,7 +13,7 @@ from linepicker._asks import (
 from linepicker._candidates import Request
 from linepicker._charge import charge
 from linepicker._core import Refusal, decide_move
-from linepicker._flow import NOTHING, moved
+from linepicker._flow import NOTHING
 from linepicker._polls import ready
 from linepicker._record import EPOCH
 from linepicker._refusals import decision_of, refused
@@ -43,7 +43,7 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
         assert state is not None
         ident = ident_of(made_id)
         spending = charge(state, choice, fleet.policy, now, ident, request.max_delay, message=False)
-        after = moved(contact, choice, now, opened=0)
+        after = contact.moved(choice.number, now, opened=0, made=0)
         writes = [
             Write(state.spending_key, state.spending_version, spending.encode()),
             Write(who.contact_key, contact_version, after.encode()),

@@ -20,7 +20,7 @@ DRIFT: Final = 300.0
 """How far a provider's clock may be behind ours, in seconds, before its report is out of date."""
 
 UNKNOWN: Final = "UNKNOWN"
-"""A polled reputation nobody has a word for: as bad as AT_RISK, and no evidence for anything better."""
+"""A reputation nobody has a word for: as bad as AT_RISK, and no evidence for anything better."""
 
 BADNESS: Final[Mapping[str, int]] = {
     "HEALTHY": 0,
@@ -101,12 +101,12 @@ class Observations:
         return {**self.polls, name: (*self.polls[name], *(p for p in polls if p > moment))}
 
     def add_poll(
-        self, value: str, moment: float, *, polls: Sequence[float], span: float
+        self, value: str, moment: float, *, polls: Sequence[float], span: float, now: float
     ) -> Observations:
-        """With *value* as a poll issued at *moment* saw it; *polls*: the earlier ones that wrote nothing. Moments that only
-        a clock that stepped back can explain are brought to this one."""
+        """With *value* as a poll issued at *moment* saw it; *polls*: the other ones that wrote nothing. Moments that only
+        a clock that stepped back can explain are brought to *now*, which may be long after a slow poll was issued."""
         known = {
-            name: tuple(min(m, moment) if m > moment + DRIFT else m for m in moments)
+            name: tuple(now if m > now + DRIFT else m for m in moments)
             for name, moments in self.with_repeats(polls).items()
         }
         known[value] = (*known.get(value, ()), moment)
@@ -171,7 +171,7 @@ class Observations:
         better = [
             at
             for name, pairs in self.reports.items()
-            if BADNESS.get(name, 0) <= good
+            if BADNESS.get(name, 0) <= good and name != UNKNOWN
             for at, _ in pairs
         ]
         after_poll = after_report = float("-inf")

@@ -186,13 +186,14 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
         if attempt > 1:
             dice: float = yield Dice()
             yield Sleep(0.05 * dice)
+        now: float = yield Now()
         answer: Answer = yield Read(keys)
         absorb(fleet, answer)
         found = answer.records[fleet.fleet_key]
         fleet.recorded(found.version, decode(fleet.fleet_key, found))
         first = fleet.record.first is None and bool(lines)
-        held, changed = _compare(fleet, lines, issued, answer, first=first, write=write)
-        record = fleet.repeated(issued, digest, first=first)
+        held, changed = _compare(fleet, lines, issued, now, answer, first=first, write=write)
+        record = fleet.repeated(issued, now, digest, first=first)
         if not write:
             fleet.owe(list(lines), issued)
             fleet.install(lines, held, issued)
@@ -225,6 +226,7 @@ def _compare(
     fleet: Fleet,
     lines: Sequence[Line],
     issued: float,
+    now: float,
     answer: Answer,
     *,
     first: bool,
@@ -240,7 +242,7 @@ def _compare(
         state = fleet.state(line.number)
         if not write and state is not None and state.standing_version == was.version:
             standing = state.standing  # which may hold what earlier previews saw
-        after = fleet.observed(line, standing, issued, first=first)
+        after = fleet.observed(line, standing, issued, now, first=first)
         if after is not None:
             changed[line.number] = after
         held[line.number] = Held(

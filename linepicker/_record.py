@@ -91,7 +91,8 @@ class Standing:
     refusal ends; with `probation` one unsettled reservation at a time follows until one is SENT. `failing_until`: when the
     time out ends that failed messages earned it, 0 if there is none; one message at a time follows until one is delivered,
     `probed_at` being when the first of them was SENT. `trips` counts such time outs in a row, the last at `tripped_at`, for
-    `tripped_for`. `vitality`: what its outcomes come to. `operator`: "paused", "draining" or "", with the reason given.
+    `tripped_for`. `vitality`: what its outcomes came to at `weighed_at`. `operator`: "paused", "draining" or "", with the
+    reason given.
     """
 
     first_seen: float = 0.0
@@ -109,6 +110,7 @@ class Standing:
     tripped_at: float = 0.0
     tripped_for: str = ""
     vitality: float = 1.0
+    weighed_at: float = 0.0
     format: int = FORMAT
     rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
@@ -130,6 +132,7 @@ class Standing:
             "tripped_at": self.tripped_at,
             "tripped_for": self.tripped_for,
             "vitality": self.vitality,
+            "weighed_at": self.weighed_at,
         }
         return bytes([self.format]) + dump({**self.rest, **known})
 
@@ -156,6 +159,7 @@ class Standing:
                 tripped_at=float(value.pop("tripped_at")),
                 tripped_for=str(value.pop("tripped_for")),
                 vitality=float(value.pop("vitality")),
+                weighed_at=float(value.pop("weighed_at")),
                 format=number,
                 rest=value,
             )

@@ -13,10 +13,10 @@ from linepicker import _windows as windows
 from linepicker._asks import Flow, Who
 from linepicker._contact import Contact
 from linepicker._failing import weighed
-from linepicker._links import CHATS_KEPT, Finder, link_of, owner, usable
+from linepicker._links import CHATS_KEPT, Finder, link_of, of_pool, owner, pool_of, usable
 from linepicker._polls import ready
 from linepicker._record import Spending, Standing
-from linepicker._small import Block
+from linepicker._small import Block, Link
 from linepicker._tally import Tally
 from linepicker._update import update
 from linepicker._upkeep import EVENTS_KEPT, is_listed
@@ -67,23 +67,32 @@ def turned(block: Block, at: float, *, back: bool) -> Block:
 def report_reply(fleet: Fleet, report: Replied, finder: Finder, now: float) -> Flow[bool]:
     """A person wrote: a message on that line, an assignment if they have none, and a return unless it is an opt-out."""
     now = yield from ready(fleet, now)
-    who, _ = yield from owner(fleet, report, finder)
-    reply = _Reply(fleet, report, who, now)
-    written: bool = yield from update(
-        fleet, reply.keys(), reply.change, who=who, expires=reply.expires
-    )
+    if report.to is None:
+        who, _ = yield from owner(fleet, report, finder)
+    else:
+        who = finder(report.to)
+    for _ in range(2):
+        reply = _Reply(fleet, report, who, now)
+        written: bool = yield from update(
+            fleet, reply.keys(), reply.change, who=who, expires=reply.expires
+        )
+        if who is None or reply.pool is None:
+            break
+        who = of_pool(who, reply.pool)
     return written
 
 
 @attrs.define
 class _Reply:
-    """One reply, and what it changes. *who*: nobody we know, as in a group this deployment never wrote to."""
+    """One reply, and what it changes. *who*: nobody we know, as in a group this deployment never wrote to. `pool`: another
+    pool, whose conversation it turned out to be: nothing changed."""
 
     fleet: Fleet
     report: Replied
     who: Who | None
     now: float
     expires: dict[str, float] = attrs.field(factory=dict)
+    pool: str | None = None
 
     @property
     def at(self) -> float:
@@ -111,11 +120,14 @@ class _Reply:
         event = records.event_key(report.event_id) if report.event_id else None
         if event is not None and was[event] is not None:
             return None
+        link: Link | None = was[records.chat_key(self.chat_id)] if self.chat_id and who else None
+        if link is not None and who is not None and link.to == who.recipient.key:
+            self.pool = link.pool if link.pool != pool_of(who) else None
+            if self.pool is not None:
+                return None
         after = dict(was)
         direct = who is not None and who.block_key is not None
-        marked = (
-            report.chat_health is ChatHealth.OPTED_OUT
-        )  # all there is where the text is kept back
+        marked = report.chat_health is ChatHealth.OPTED_OUT  # all there is of a text kept back
         out = direct and (marked if report.text is None else is_opt_out(report.text))
         standing_key = records.standing_key(number)
         unsure = self.fleet.polled_at is None and was[standing_key] is None

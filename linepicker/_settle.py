@@ -10,7 +10,7 @@ import attrs
 from linepicker import _record as records
 from linepicker._asks import Flow, Made, Swap
 from linepicker._charge import give_back
-from linepicker._contact import HISTORY_KEPT, Contact
+from linepicker._contact import Contact
 from linepicker._failing import after_probe
 from linepicker._line import PROBE_LEASE
 from linepicker._links import CHATS_KEPT, MESSAGES_KEPT, claimed, link_of, usable
@@ -107,7 +107,7 @@ def _settled(
         pass  # an earlier attempt may have gone out: its charge stands, whatever this one met
     elif undone:
         after[spending_key], after[who.contact_key] = give_back(
-            spending, contact, made.kind, made.ident, now
+            spending, contact, made.kind, made.ident, now, shadow=made.shadowed
         )
         if after[spending_key] is spending:
             after[spending_key] = was[spending_key]
@@ -152,17 +152,7 @@ def _taught(contact: Contact, made: Made, verdict: Verdict, now: float) -> Conta
         pause = PAIR_WAIT if verdict.retry_after is None else max(0.0, verdict.retry_after)
         return attrs.evolve(contact, wait_until=max(contact.wait_until, now + pause))
     if verdict.outcome is Outcome.SENT and contact.number == made.number != left_from:
-        history = (*contact.history, (contact.number, contact.since))[-HISTORY_KEPT:]
-        contact = attrs.evolve(
-            contact,
-            number=left_from,
-            since=now,
-            history=history,
-            opened=0,
-            health="",
-            health_at=now,
-            home="" if contact.home == left_from else contact.home,
-        )
+        contact = contact.moved(left_from, now, opened=0, made=contact.made, home=contact.home)
     if verdict.chat_id is not None and contact.chats.get(left_from) != verdict.chat_id:
         contact = attrs.evolve(contact, chats={**contact.chats, left_from: verdict.chat_id})
     return contact

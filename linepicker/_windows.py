@@ -112,12 +112,12 @@ def count_week(
             place -= 4
         if place < 0 or week[place] != row:
             place += 4
-            if messages < 0:
+            if messages <= 0:
                 return
             week[place:place] = array("i", (row, 0, 0, 0))
     week[place + 1] = max(0, week[place + 1] + messages)
     week[place + 2] = max(0, week[place + 2] + opened)
-    week[place + 3] += shadow
+    week[place + 3] = max(0, week[place + 3] + shadow)
     spending.week = week[-4 * ROWS :]
 
 

@@ -215,9 +215,9 @@ class Fleet:
         return False
 
     def observed(
-        self, line: Line, standing: Standing | None, issued: float, *, first: bool
+        self, line: Line, standing: Standing | None, issued: float, now: float, *, first: bool
     ) -> Standing | None:
-        """The standing after a poll that lists *line*; None: the poll brings nothing new."""
+        """The standing after a poll that lists *line*, answered *now*; None: the poll brings nothing new."""
         value = UNKNOWN if line.unrecognised is not None else str(line.reputation)
         span = self.span
         polls = self.record.polls
@@ -233,18 +233,22 @@ class Fleet:
         level = seen.level(span)
         doubted = level > 0 or seen.recovering(span) or BADNESS[value] > level
         if new or back or doubted or last is None or last[0] != value:
-            seen = seen.add_poll(value, issued, polls=() if back else polls, span=span)
+            seen = seen.add_poll(value, issued, polls=() if back else polls, span=span, now=now)
         said = line.status
         if said is None and status.level(span) > 0 and status.reported == "ACTIVE":
             said = ServiceStatus.ACTIVE  # it is listed, and nothing contradicts the last word
         if said is not None:
             known = status.polled
             if known is None or known[0] != said or max(BADNESS[said], status.level(span)) > 0:
-                status = status.add_poll(str(said), issued, polls=(), span=span)
-        released = after.released
+                status = status.add_poll(str(said), issued, polls=(), span=span, now=now)
+        released, since = after.released, after.first_seen
         if released is not None and issued > released:
             released = None
-        after = attrs.evolve(after, reputation=seen, status=status, released=released)
+        if back or released != after.released:
+            since = issued
+        after = attrs.evolve(
+            after, first_seen=since, reputation=seen, status=status, released=released
+        )
         return after if new or after != standing else None
 
     def _is_back(self, number: str) -> bool:
@@ -262,14 +266,12 @@ class Fleet:
         flagged = line.status == "FLAGGED" and standing.status.level(span) == 0
         return level > standing.reputation.level(span) or flagged
 
-    def repeated(self, issued: float, digest: str, *, first: bool) -> FleetRecord:
-        """The fleet's record after a poll that brought a list with that digest."""
+    def repeated(self, issued: float, now: float, digest: str, *, first: bool) -> FleetRecord:
+        """The fleet's record after a poll, answered *now*, that brought a list with that digest."""
         if self.static:
             return attrs.evolve(self.record, first=self.record.first if not first else issued)
-        since = issued - POLLS_KEPT
-        polls = tuple(
-            sorted({p for p in self.record.polls if since < p <= issued + DRIFT} | {issued})
-        )
+        since = now - POLLS_KEPT
+        polls = tuple(sorted(p for p in {*self.record.polls, issued} if since < p <= now + DRIFT))
         return attrs.evolve(
             self.record,
             polls=polls,

@@ -62,6 +62,7 @@ standings = st.builds(
     moments,
     st.sampled_from(["", "streak", "share", "probe"]),
     st.floats(0.1, 1.0),
+    moments,
 )
 contacts = st.builds(
     lambda times, **fields: Contact(
@@ -77,8 +78,7 @@ contacts = st.builds(
     wait_until=moments,
     unanswered=st.integers(0, 255),
     replied_at=moments,
-    health=st.sampled_from(["", "HEALTHY", "CRITICAL"]),
-    health_at=moments,
+    views=st.dictionaries(numbers, st.tuples(st.sampled_from(["HEALTHY", "CRITICAL"]), moments)),
     home=st.just("") | numbers,
 )
 links = st.builds(

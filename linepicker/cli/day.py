@@ -66,6 +66,7 @@ class Watched:
         self._router = router
         self.attempts: list[Attempt] = []
         self.before: Callable[[Reservation], None] | None = None
+        self.report = router.report
 
     def send(
         self,
