@@ -433,6 +433,25 @@ def test_messages_that_fail_take_their_line_out_until_one_is_delivered(opened, f
     assert shop.outcomes(home)["delivered"] == 2
 
 
+@pytest.mark.parametrize("known", ["message_id", "chat_id"])
+def test_a_failure_is_known_by_its_message_or_its_chat(opened, fake, known):
+    """Either id, as the send's answer told them, leads to the line, for people and groups, new chats and known ones; an id
+    of nobody's leads nowhere."""
+    shop = opened({"failures": {"mode": "off"}})
+    home, other, *_ = fake.numbers
+    fake.everyone(Person(receives=0.0))
+    for to, line in ((ANN, home), (ANN, home), ((BOB, EVE), other)):
+        shop.send(to, line=line)
+    shop.pass_time()
+    for sent in fake.sent:
+        data = {known: getattr(sent, known), "code": 4001, "failed_at": None, "reason": "broken"}
+        fake.webhooks.emit("message.failed", data, chat_id=sent.chat_id)
+    fake.webhooks.emit("message.failed", {known: "nobody", "code": 4001, "failed_at": None})
+    shop.pass_time()
+    assert shop.outcomes(home) == {"sent": 2, "opened": 1, "failed:4001": 2}
+    assert shop.outcomes(other) == {"sent": 1, "opened": 1, "failed:4001": 1}
+
+
 def test_in_shadow_each_time_out_that_would_begin_is_told_once(opened, fake, caplog):
     """Eight failures in a row are one line of log, and so are the next three; the line goes on."""
     shop = opened({"failures": {"streak": 3, "mode": "shadow"}})
