@@ -241,6 +241,23 @@ async def test_every_report_may_bring_it(world, bring):
     assert (await refusal(Held, router)).reason == "quiet"
 
 
+async def test_what_the_caller_knows_outweighs_what_was_reported(world):
+    """Either way, for that call, and for the check of what it reserved; and writes nothing down."""
+    router = world.router()
+    await begun(world, router)
+    await begun(world, router, BOB, "c2")
+    await feels(world, router, "CRITICAL")
+    world.clock.advance(1)
+    made = await router.reserve(ANN, chat_health="HEALTHY")
+    await made.check()
+    assert made.outcome is None
+    assert (await refusal(Held, router)).reason == "quiet"
+    assert (await refusal(Held, router, BOB, chat_health="CRITICAL")).reason == "quiet"
+    assert (await router.reserve(BOB)).number == A
+    with pytest.raises(ValueError, match="ChatHealth"):
+        await router.reserve(BOB, chat_health="POORLY")
+
+
 @pytest.mark.parametrize(
     "story",
     [
@@ -483,6 +500,32 @@ async def test_a_message_that_was_given_back_was_not_unanswered(world):
     await refusal(Held, router)
 
 
+async def test_a_message_given_back_after_the_reply_takes_nothing_from_the_next(world):
+    """What left since is unanswered still."""
+    router = world.router(loose(unanswered="enforce", unanswered_after=1))
+    made = await router.reserve(ANN)
+    world.clock.advance(5)
+    await router.report(Replied(made.number, ANN, at=world.clock.now()))
+    world.clock.advance(1)
+    await router.reserve(ANN)
+    await made.release()
+    await refusal(Held, router)
+
+
+async def test_a_reply_that_is_told_again_answers_nothing_new(world):
+    """Late, twice, without an id to tell it by: what they wrote before the last messages is no reply to them."""
+    router = world.router(loose(unanswered="enforce"))
+    made = await router.reserve(ANN)
+    world.clock.advance(10)
+    reply = Replied(made.number, ANN, at=world.clock.now())
+    await router.report(reply)
+    world.clock.advance(100)
+    await unanswered(world, router, 3)
+    await refusal(Held, router)
+    await router.report(reply)
+    await refusal(Held, router)
+
+
 async def test_a_reply_answers_what_left_before_it_was_written(world):
     """Reported late, it leaves the message that crossed it unanswered."""
     router = world.router(loose(unanswered="enforce", unanswered_after=2))
@@ -537,3 +580,32 @@ async def test_both_rules_speak_for_themselves(world):
         notes = (await refusal(Held, router)).notes
         assert len(notes) == 2
         assert [each.startswith("in shadow") for each in notes].count(True) == 1
+
+
+async def test_what_would_have_been_held_and_was_given_back_is_counted_no_more(world):
+    """The line's counts are of what left."""
+    router = world.router(loose(unanswered_after=1))
+    made = await router.reserve(ANN, line=A)
+    await (await router.reserve(ANN)).release()
+    assert await outcomes(router) == {"sent": 1, "opened": 1}
+    assert made.number == A
+
+
+async def test_an_at_risk_conversation_stays_slow_after_a_give_back(world):
+    """What was given back does not make the message before it be forgotten."""
+    router = world.router()
+    await begun(world, router)
+    await feels(world, router, "AT_RISK")
+    world.clock.advance(10 * MINUTE)
+    await (await router.reserve(ANN, max_delay=HOUR)).release()
+    assert (await refusal(NotNow, router)).reason == "quiet"
+
+
+async def test_a_repeated_key_gets_past_no_conversation_gate(world):
+    """A reservation that is open is checked like any other, the first message of a conversation too."""
+    router = world.router()
+    made = await router.reserve(ANN, line=A, key="k")
+    await made.settle("UNKNOWN", chat_id="c1")
+    world.clock.advance(1)
+    await feels(world, router, "CRITICAL")
+    assert (await refusal(Held, router, key="k")).reason == "quiet"

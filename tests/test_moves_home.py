@@ -8,6 +8,7 @@ import pytest
 
 from linepicker import (
     AsyncRouter,
+    ChatHealthChanged,
     Held,
     Line,
     LineChanged,
@@ -15,6 +16,7 @@ from linepicker import (
     LineReleased,
     NotNow,
     Policy,
+    Replied,
     Reservation,
     Router,
 )
@@ -274,6 +276,22 @@ async def test_a_move_that_did_not_happen_is_taken_back(world, outcome):
     assert (again.kind, again.moved_from, again.continuation) == ("moved", A, TEXT)
 
 
+@pytest.mark.parametrize("health", ["AT_RISK", "CRITICAL"])
+async def test_a_move_that_did_not_happen_leaves_the_conversation_as_it_was(world, health):
+    """What the provider thinks of it, and when its last message left."""
+    router = world.router(loose())
+    await (await router.reserve(ANN, line=A)).settle("SENT", chat_id="c1")
+    await router.report(ChatHealthChanged(ANN, health, number=A, at=NOW))
+    world.clock.advance(1)
+    await flag(world, router)
+    made = await router.reserve(ANN, chat_health="HEALTHY")
+    assert made.kind == "moved"
+    await made.release()
+    await well_again(world, router)
+    expected = {"AT_RISK": NotNow, "CRITICAL": Held}[health]
+    assert (await refusal(expected, router)).reason == "quiet"
+
+
 # Home
 
 
@@ -343,6 +361,66 @@ async def test_a_line_that_refused_is_well_from_the_end_of_its_refusal(world):
     assert (await router.reserve(ANN)).number == B
     await passes(world, router, 2 * HOUR)
     assert (await router.reserve(ANN)).number == A
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_line_that_left_is_well_from_when_it_came_back(world, told):
+    """Whether its leaving was told, or only seen in the list."""
+    router = world.router(loose(**HOME))
+    await (await router.reserve(ANN, line=A)).settle("SENT")
+    world.clock.advance(MINUTE)
+    if told:
+        await release(world, router)
+    await vanish(world, router)
+    assert (await router.reserve(ANN)).number == B
+    await passes(world, router, DAY)
+    world.account.lines = [Line(A), Line(B)]
+    await passes(world, router, HOUR)
+    assert (await router.reserve(CAT, line=A)).number == A
+    assert (await router.reserve(ANN)).number == B
+    await passes(world, router, 2 * HOUR)
+    assert (await router.reserve(ANN)).number == A
+
+
+@pytest.mark.parametrize("who", ["we", "they"])
+async def test_nobody_goes_home_in_the_middle_of_a_conversation(world, who):
+    """Not within the policy's time of the last message, of either side; a message that was given back is none."""
+    router = world.router(loose(**HOME))
+    await moved(world, router)
+    await well_again(world, router)
+    await passes(world, router, HOUR)
+    await passes(world, router, HOUR / 2)
+    if who == "we":
+        await (await router.reserve(ANN)).settle("SENT")
+    else:
+        await router.report(Replied(B, ANN, at=world.clock.now()))
+    last = world.clock.now()
+    await passes(world, router, HOUR - 1)
+    made = await router.reserve(ANN)
+    assert made.number == B
+    await made.release()
+    assert (await router.reserve(ANN, inbound=True)).number == B
+    await passes(world, router, HOUR - 1)
+    assert world.clock.now() > last + HOUR
+    assert (await router.reserve(ANN)).number == B
+    await passes(world, router, HOUR)
+    assert (await router.reserve(ANN)).number == A
+
+
+async def test_a_give_back_does_not_hide_the_message_before_it(world):
+    """A conversation of ten minutes ago is one, whatever was tried since."""
+    router = world.router(loose(**HOME))
+    await moved(world, router)
+    await well_again(world, router)
+    await passes(world, router, 2 * HOUR)
+    world.account.lines.append(Line(C))
+    await router.refresh()
+    await router.pause(A)
+    await (await router.reserve(ANN)).settle("SENT")
+    await router.resume(A)
+    world.clock.advance(10 * MINUTE)
+    await (await router.reserve(ANN)).release()
+    assert (await router.reserve(ANN)).number == B
 
 
 async def test_an_answer_goes_out_where_they_wrote(world):
@@ -462,6 +540,27 @@ async def at_home(world, router) -> None:
     assert (await shown(router)).used == charged
 
 
+async def test_who_is_at_home_does_not_go_there(world):
+    """Moved away and back by gates alone, they are where they were."""
+    router = world.router(loose(**HOME))
+    await moved(world, router)
+    await well_again(world, router)
+    await becomes(world, router, B, status="FLAGGED")
+    assert (await router.reserve(ANN)).number == A
+    await at_home(world, router)
+
+
+async def test_who_was_not_moved_after_all_is_at_home(world):
+    """The move was given back: there is no way home from home."""
+    router = world.router(loose(**HOME))
+    await (await router.reserve(ANN, line=A)).settle("SENT")
+    world.clock.advance(MINUTE)
+    await flag(world, router)
+    await (await router.reserve(ANN)).release()
+    await well_again(world, router)
+    await at_home(world, router)
+
+
 async def test_whom_the_provider_wrote_from_home_is_at_home(world):
     """settle(number=…): it left from the old line, so that is theirs again."""
     router = world.router(loose(**HOME))
@@ -470,6 +569,20 @@ async def test_whom_the_provider_wrote_from_home_is_at_home(world):
     assert (await router.assignment(ANN)).number == A
     await well_again(world, router)
     await at_home(world, router)
+
+
+async def test_a_way_home_that_was_not_taken_after_all_is_still_open(world):
+    """Given back, it is offered again."""
+    router = world.router(loose(**HOME))
+    await moved(world, router)
+    await well_again(world, router)
+    await passes(world, router, 3 * HOUR)
+    made = await router.reserve(ANN)
+    assert made.number == A
+    await made.release()
+    assert (await router.assignment(ANN)).number == B
+    await passes(world, router, 3 * HOUR)
+    assert (await router.reserve(ANN)).number == A
 
 
 async def test_who_goes_home_is_known_there_after_a_restart(tmp_path):

@@ -387,6 +387,15 @@ async def test_an_override_goes_past_a_refusal_and_what_the_caller_said_too(worl
     assert "opted_out" in made.decision.notes[0]
 
 
+async def test_an_override_is_counted_as_nothing_but_a_message(world):
+    """No rule in shadow mode would have held it."""
+    router = world.router()
+    await writes(world, router, "STOP")
+    await router.reserve(ANN, line=A, override_optout=True)
+    seen = next(each for each in await router.lines() if each.line.number == A).outcomes
+    assert dict(seen) == {"sent": 1, "opted_out": 1}
+
+
 # Being forgotten
 
 
