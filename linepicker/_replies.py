@@ -14,6 +14,7 @@ from linepicker._asks import Flow, Who
 from linepicker._contact import Contact
 from linepicker._failing import weighed
 from linepicker._links import CHATS_KEPT, Finder, link_of, of_pool, owner, pool_of, usable
+from linepicker._observations import DRIFT
 from linepicker._polls import ready
 from linepicker._record import Spending, Standing
 from linepicker._small import Block, Link
@@ -166,8 +167,11 @@ class _Reply:
         if contact is None:
             contact = Contact(number, self.at, replied_at=self.at)
         elif contact.number == number:
-            first = contact.opened and contact.replied_at < contact.since <= self.at
-            contact = contact.replied(self.at)
+            at = self.at
+            if contact.since - DRIFT <= at < contact.since:  # at once, and Linq's clock is behind
+                at = contact.since
+            first = contact.opened and contact.replied_at < contact.since <= at
+            contact = contact.replied(at)
             if first:
                 self._count(after, "answered", contact.since)
         if contact.number == number:

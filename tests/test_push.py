@@ -543,6 +543,49 @@ def test_a_conversation_is_held_as_long_as_it_is_critical(opened, fake):
     assert fake.sent[-1].text == "Good"
 
 
+class Behind:
+    """A clock that is twenty seconds behind another."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+
+    def now(self) -> float:
+        """Epoch seconds UTC, all but twenty."""
+        return self._clock.now() - 20.0
+
+
+def test_a_provider_whose_clock_is_behind_is_understood(kind, clock, tmp_path):
+    """Who answers at once has answered, by its clock before they were written to; what else it tells counts at once too."""
+    rules = {"conversation": {"unanswered": "enforce", "unanswered_after": 1}}
+    policy = Policy.from_dict({**UNHURRIED, **rules})
+    url = f"sqlite:///{tmp_path / 'lines.db'}?synchronous=normal"
+    with (
+        FakeLinq(4, clock=Behind(clock)) as fake,
+        contextlib.closing(Shop(kind, fake, clock, url, policy)) as shop,
+    ):
+        shop.subscribe()
+        home = fake.numbers[0]
+        for person in (ANN, EVE):
+            shop.send(person, line=home)
+        for text in ("Yes?", "Hello?"):
+            fake.receive(home, ANN, text)
+            shop.pass_time()
+        counted = {"sent": 2, "opened": 2, "delivered": 2, "answered": 1}
+        assert shop.outcomes(home) == counted
+        assert shop.refused(Held, EVE).reason == "quiet"
+        shop.send(ANN, "It is us")
+        shop.pass_time(30)
+        fake.receive(home, ANN, "STOP")
+        shop.pass_time()
+        assert shop.refused(Blocked, ANN).reason == "opted_out"
+        fake.receive(home, ANN, "Go on")
+        shop.pass_time()
+        assert shop.run(shop.router.preview, ANN).outcome == "reserved"
+        fake.set_reputation(home, "CRITICAL")
+        shop.pass_time()
+        assert shop.refused(Held, ANN).reason == "critical"
+
+
 # When the way is bad
 
 
