@@ -327,7 +327,7 @@ def _moment(seconds: bytes, micros: bytes) -> float:
 
 
 def _until(expires_at: float | None) -> bytes:
-    """Redis keeps a key for the whole of the millisecond that it is told."""
+    """Redis keeps a key until the millisecond that it is told is over."""
     if expires_at is None or expires_at * 1000 >= _LAST_MOMENT:
         return b""
-    return b"%d" % max(1, math.ceil(expires_at * 1000) - 1)
+    return b"%d" % max(1, math.floor(expires_at * 1000) - 1)
