@@ -71,7 +71,7 @@ def view(state: LineState, fleet: Fleet, now: float, tally: Tally | None) -> Lin
     told = troubles(
         seen,
         0 if tally is None else tally.at(now).streak,
-        state.standing.vitality,
+        rank.terms[3],
         reply_rate=learn.reply_rate,
         sample=learn.reply_sample,
     )

@@ -824,6 +824,46 @@ async def test_failures_lower_a_lines_vitality(world):
     assert {(await router.reserve(person(800 + n))).number for n in range(20)} == {B}
 
 
+async def test_what_spoke_against_a_line_is_forgotten_with_its_week(world):
+    """It got no message since that could tell otherwise: a week later it is chosen like any other."""
+    router = world.router(loose(failures={"mode": "off"}))
+    await world.fail(router, 40)
+    assert {(await router.reserve(person(800 + n))).number for n in range(20)} == {B}
+    world.clock.advance(8 * DAY)
+    shown = await view(router)
+    assert (dict(shown.outcomes), shown.reasons) == ({}, ())
+    for process in (router, world.router(loose(failures={"mode": "off"}))):
+        assert A in {(await process.reserve(person(900 + n))).number for n in range(20)}
+
+
+async def test_an_answer_is_counted_whether_we_answer_it_first_or_hear_of_it_first(world):
+    """The message that answers them may be reserved before their own is reported."""
+    router = world.router()
+    for n, to in enumerate((ANN, BOB)):
+        await router.reserve(to, line=A)
+        world.clock.advance(10)
+        written = world.clock.now()
+        world.clock.advance(1)
+        if n:
+            await router.report(Replied(A, to, at=written))
+        await router.reserve(to, inbound=True)
+        if not n:
+            await router.report(Replied(A, to, at=written))
+    assert await outcomes(router) == {"sent": 4, "opened": 2, "answered": 2}
+
+
+async def test_in_shadow_each_time_out_is_told_once(world, caplog):
+    """Not at every failure that follows."""
+    router = world.router(loose(failures={"mode": "shadow"}))
+    with caplog.at_level(logging.WARNING, "linepicker"):
+        await world.fail(router, 12)
+        assert caplog.text.count("shadow") == 1
+        await world.report(router, Delivered, await world.send(router))
+        world.clock.advance(1)
+        await world.fail(router, 5)
+    assert caplog.text.count("shadow") == 2
+
+
 async def test_without_learning_a_lines_record_is_told_and_weighs_nothing(world):
     """learn.enabled = false."""
     router = world.router(loose(failures={"mode": "off"}, learn={"enabled": False}))
