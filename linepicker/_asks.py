@@ -179,7 +179,7 @@ class Who:
 
 @attrs.define
 class Made:
-    """A reservation as the flows know it. `resumed`: an earlier one, found by its key."""
+    """A reservation as the flows know it. `resumed`: an earlier one, found by its key. `in_outage`: not on record yet."""
 
     id: str
     who: Who
@@ -200,6 +200,7 @@ class Made:
     continuation: str | None = None
     shadowed: bool = False
     chat_health: str | None = None
+    in_outage: bool = False
 
     @property
     def to(self) -> To:

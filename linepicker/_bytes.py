@@ -21,7 +21,9 @@ NEWEST_READABLE: Final = FORMAT + 1
 
 def damaged(what: str, why: object) -> StoreError:
     """What is raised for bytes that can't be understood."""
-    return StoreError(f"a stored {what} can't be read ({why}); restore the store from a backup")
+    return StoreError(
+        f"a stored {what} can't be read ({why}); restore the store from a backup", answered=True
+    )
 
 
 def format_of(raw: bytes, what: str) -> int:
@@ -30,7 +32,8 @@ def format_of(raw: bytes, what: str) -> int:
         raise damaged(what, "no such format")
     if raw[0] > NEWEST_READABLE:
         raise StoreError(
-            f"a stored {what} has format {raw[0]}, this linepicker reads up to {NEWEST_READABLE}: upgrade it"
+            f"a stored {what} has format {raw[0]}, this linepicker reads up to {NEWEST_READABLE}: upgrade it",
+            answered=True,
         )
     return raw[0]
 

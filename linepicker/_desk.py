@@ -19,6 +19,7 @@ from linepicker._asks import Flow, Made, Read, Who
 from linepicker._candidates import Request
 from linepicker._decode import decode
 from linepicker._flow import preview, reserve
+from linepicker._outage import surviving
 from linepicker._polls import ready
 from linepicker._receipts import report_chat, report_receipt
 from linepicker._record import EPOCH
@@ -192,8 +193,12 @@ class Desk:
         """A reservation."""
         check_key(key)
         if request.inbound and request.line is None:
-            return self._answering(who, request, now, made_id, key=key, begun=begun)
-        return reserve(self.fleet, request, who, now, made_id, key=key, begun=begun)
+            flow = self._answering(who, request, now, made_id, key=key, begun=begun)
+        else:
+            flow = reserve(self.fleet, request, who, now, made_id, key=key, begun=begun)
+        if self.policy.on_store_error == "refuse":
+            return flow
+        return surviving(flow, self.fleet, request, who, now, made_id, key, begun)
 
     def _answering(
         self,

@@ -93,6 +93,7 @@ def reserve(
                 return made
             raise
         if answer.applied:
+            fleet.out_since = None
             fleet.spent(made.number, answer.records[writes[0].key].version, spending, mine=True)
             who.met(answer.records[who.contact_key].version, contact)
             if made.notes and made.notes[-1][0] == "despite":
@@ -318,7 +319,12 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
         EPOCH,
         *((who.block_key,) if who.block_key else ()),
     ]
-    answer: Answer = yield Read(keys)
+    try:
+        answer: Answer = yield Read(keys)
+    except StoreError:
+        if made.in_outage:
+            return  # it was made without the store, by what this process knows
+        raise
     absorb(fleet, answer, who)
     contact, block = who.contact, who.block
     state, refusal = fleet.state(number), None

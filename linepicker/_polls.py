@@ -24,6 +24,7 @@ from linepicker._asks import (
     Swap,
 )
 from linepicker._decode import decode
+from linepicker._outage import pay
 from linepicker._record import EPOCH, Spending, Standing
 from linepicker._settle import flush
 from linepicker._update import absorb, busy, encoded
@@ -42,6 +43,8 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
     """Open the store, write what was left behind, and refresh a stale snapshot. Answers the moment it is then."""
     if not fleet.same.version:
         yield from open_store(fleet, write=write)
+    if write and fleet.debts:
+        yield from pay(fleet, now)
     if write and fleet.late:
         yield from flush(fleet, now)
     while write and fleet.owed:
@@ -80,7 +83,8 @@ def open_store(fleet: Fleet, *, write: bool) -> Flow[None]:
     if fleet.epoch and fleet.epoch != found:
         raise StoreError(
             f"this is not the store that was asked for: its epoch is {found or 'unset'}, not {fleet.epoch}. "
-            "Name the right store, or leave ?epoch= out to begin with this one"
+            "Name the right store, or leave ?epoch= out to begin with this one",
+            answered=True,
         )
     fleet.opened(found, record.version)
 

@@ -203,8 +203,16 @@ def settle_once(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[
         yield from settle_or_keep(fleet, made, verdict, now)
         return
     made.outcome = verdict.outcome
+    if made.in_outage and verdict.outcome is Outcome.NOT_SENT:
+        return  # nothing is on record yet
     try:
         yield from settle(fleet, made, verdict, now)
+    except StoreError:
+        if made.in_outage:
+            _keep(fleet, made, verdict)
+            return
+        made.outcome = None
+        raise
     except BaseException:
         made.outcome = None
         raise

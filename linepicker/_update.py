@@ -20,7 +20,8 @@ def absorb(fleet: Fleet, answer: Answer, who: Who | None = None) -> None:
     if epoch is not None and epoch.version != fleet.same.version:
         raise StoreError(
             "the store is not the one this router began with: it was wiped, restored or replaced. "
-            "Bring the old store back, or start anew with a new router"
+            "Bring the old store back, or start anew with a new router",
+            answered=True,
         )
     fleet.learn(answer.records)
     if who is not None:
@@ -75,7 +76,8 @@ def update(
 def busy() -> StoreError:
     """What is raised when others always wrote in between."""
     return StoreError(
-        f"{ATTEMPTS} attempts met other writers each time: the store is busier than this library is made for"
+        f"{ATTEMPTS} attempts met other writers each time: the store is busier than this library is made for",
+        answered=True,
     )
 
 

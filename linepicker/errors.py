@@ -129,11 +129,13 @@ class SourceError(LinePickerError):
 
 
 class StoreError(LinePickerError):
-    """The store can't be used; the message says what to do. Nothing is sent without it.
+    """The store can't be used; the message says what to do. Nothing is sent without it, but for what `policy.on_store_error` allows.
 
-    `.unknown` is true where the write may have been applied all the same.
+    `.unknown` is true where the write may have been applied all the same; `.answered` where the store is there, and it is what
+    it holds, or others at work in it, that stand in the way.
     """
 
-    def __init__(self, message: str, *, unknown: bool = False) -> None:
+    def __init__(self, message: str, *, unknown: bool = False, answered: bool = False) -> None:
         super().__init__(message)
         self.unknown = unknown
+        self.answered = answered

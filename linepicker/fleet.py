@@ -87,6 +87,10 @@ class Fleet:
         """Of the list that is in force here."""
         self.late: deque[Any] = deque(maxlen=LATE_AT_MOST)
         self.lost = 0
+        self.debts: deque[Any] = deque()
+        """What went out while the store was away, and is yet to be charged."""
+        self.out_since: float | None = None
+        """Since when the store fails."""
         self.fleet_key = records.fleet_key(pool)
         self._states: dict[str, LineState] = {}
         self._ranks: dict[str, Rank] = {}
@@ -164,7 +168,9 @@ class Fleet:
             self._rank_all()
         self._now = now
         self.calm_until = now
-        if self.same.version and not (self.late or self.owed or self.hurry or self.stale):
+        if self.same.version and not (
+            self.late or self.owed or self.debts or self.hurry or self.stale
+        ):
             self.calm_until = float("inf")
             if not self.static and self.polled_at is not None:
                 due = max(max(self.polled_at, self.tried_at) + health.ttl, self.next_try)

@@ -455,6 +455,11 @@ class Policy:
             Source: Linq, phone health guide: new recipients belong on HEALTHY lines.
         default_region: two letters, as in "US": where numbers without a '+' are at home; None: they are refused.
             Source: ours: a guessed country is a wrong recipient.
+        on_store_error: what happens while the store is out: "refuse" (StoreError for everything), or "known_only": recipients
+            whose line this process remembers are served, at AT_RISK pace, and charged when the store is back.
+            Source: ours: nobody gets a first message, or another line, without the store.
+        store_outage: seconds of an outage after which "known_only" refuses too.
+            Source: ours.
         limits: how much may leave on one line.
             Source: see `Limits`.
         pace: how fast.
@@ -487,6 +492,10 @@ class Policy:
         default="healthiest", validator=one_of("healthiest", "weighted")
     )
     default_region: str | None = attrs.field(default=None, validator=REGION)
+    on_store_error: Literal["refuse", "known_only"] = attrs.field(
+        default="refuse", validator=one_of("refuse", "known_only")
+    )
+    store_outage: float = attrs.field(default=900.0, validator=SECONDS)
     limits: Limits = attrs.field(factory=Limits, converter=_limits)
     pace: Pace = attrs.field(factory=Pace, converter=_pace)
     at_risk: AtRisk = attrs.field(factory=AtRisk, converter=_at_risk)

@@ -20,6 +20,8 @@ from linepicker.policy import Health, Limits, Overrides, Pace, Policy
 
 DEFAULTS = """
 prefer = "healthiest"
+on_store_error = "refuse"
+store_outage = 900.0
 [limits]
 new_per_day = 50
 new_per_hour = 15
@@ -115,6 +117,8 @@ health_tables = ages.flatmap(
 policies = table(
     prefer=st.sampled_from(["healthiest", "weighted"]),
     default_region=st.none() | st.from_regex("[A-Z]{2}", fullmatch=True),
+    on_store_error=st.sampled_from(["refuse", "known_only"]),
+    store_outage=seconds,
     limits=limit_tables,
     pace=table(
         new_gap=seconds_or_zero,
