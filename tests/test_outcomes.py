@@ -791,6 +791,62 @@ async def test_the_rule_can_be_off_or_only_say_what_it_would_do(world, caplog, m
     assert ("fail (streak): shadow" in caplog.text) == (mode == "shadow")
 
 
+STEPS = st.one_of(
+    st.tuples(st.just("send"), st.sampled_from(["SENT", "UNKNOWN", "NOT_SENT", "RATE_LIMITED"])),
+    st.tuples(st.just("send"), st.sampled_from(["RECIPIENT_REFUSED", "LINE_REFUSED", None])),
+    st.tuples(st.just("fail"), st.integers(0, 8)),
+    st.tuples(st.just("deliver"), st.integers(0, 8)),
+    st.tuples(st.just("fails"), st.integers(1, 6)),
+    st.tuples(st.just("wait"), st.sampled_from([1.0, 299.0, 301.0, 599.0, 601.0, 7200.0])),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(STEPS, max_size=25), st.booleans())
+@example([("fails", 5), ("wait", 301.0), ("send", "UNKNOWN"), ("fail", 0)], False)
+async def test_whatever_happened_a_line_that_works_again_comes_back(story, receipts):
+    """While it is on trial never two messages are under way within a lease; and when nothing fails any more, two accepted
+    messages at their time bring it back, or one that is delivered."""
+    world = World("sync memory", None)
+    world.account.lines = [Line(A)]
+    policy = loose(recovery={"ineligible": 60.0})
+    router = world.router(policy)
+    await world.fail(router, 5)
+    sent, fresh = [], 1000
+    for what, how in story:
+        fresh += 1
+        if what == "wait":
+            world.clock.advance(how)
+        elif what in {"fail", "deliver"} and sent:
+            kind = Failed if what == "fail" else Delivered
+            await world.report(router, kind, sent[-1 - how % len(sent)], number=A)
+        elif what == "fails":
+            for n in range(how):
+                await world.report(router, Failed, f"x{fresh}-{n}", number=A)
+        elif what == "send":
+            with suppress(NoLine):
+                made = await router.reserve(person(fresh))
+                trial = any(r.startswith("On trial") for r in (await view(router)).reasons)
+                if trial or (await view(router)).standing == "failing":
+                    await refusal(NoLine, world.router(policy), person(fresh + 5000))
+                if how is not None:
+                    sent.append(f"m{fresh}")
+                    await made.settle(how, message_id=sent[-1], retry_after=0.0)
+    other = world.router(policy)
+    for n in range(6):
+        try:
+            made = await other.reserve(person(90_000 + n))
+        except NoLine as refused:
+            world.clock.set(refused.decision.retry_at)
+            made = await other.reserve(person(90_000 + n))
+        await made.settle("SENT", message_id=f"end{n}")
+        if receipts:
+            await world.report(other, Delivered, f"end{n}")
+    made = [await other.reserve(person(91_000 + n)) for n in range(3)]
+    assert {each.number for each in made} == {A}
+    assert (await view(router)).standing == "ok"
+
+
 # Vitality
 
 
