@@ -240,6 +240,8 @@ def streams(draw: Callable[[Any], Any], kind: str) -> Stream:
 class Door(Protocol):
     """A router whose polls happen when they are told to, and are answered when they are told to."""
 
+    account: Any
+
     def tell(self, report: Any) -> bool:
         """A report comes."""
         ...
@@ -748,6 +750,47 @@ def test_a_poll_issued_before_the_bad_news_never_contradicts_it(scene):
     assert scene.standing == "critical"
     scene.wait(1)
     scene.poll()
+    assert scene.standing == "ok"
+
+
+@pytest.mark.parametrize("how", ["its answer took so long", "only a preview had seen it"])
+def test_a_poll_that_is_written_after_six_minutes_revives_nothing(scene, how):
+    """What others saw meanwhile stays later than it."""
+    scene.wait(TTL + 1)
+    if how.startswith("its"):
+        scene.other.issue(scene.list())
+    else:
+        scene.other.account.shows = scene.list()
+        scene.other.preview()
+    for seconds in (60, 60, 60, 60, 55):
+        scene.wait(seconds)
+        scene.poll()
+    scene.wait(30)
+    scene.poll("CRITICAL")
+    scene.wait(30)
+    if how.startswith("its"):
+        scene.other.answered()
+    else:
+        assert scene.other.tell(LineAssigned("+12025559999", at=scene.now))
+    assert scene.standing == "critical"
+    scene.wait(1)
+    scene.poll()
+    assert scene.standing in {"critical", "recovering"}
+
+
+def test_polls_that_repeated_what_is_known_count_when_bad_news_comes_late_and_is_over(scene):
+    """They wrote nothing of the line at their time."""
+    scene.wait(100)
+    worse = scene.event("CRITICAL")
+    scene.wait(10)
+    assert scene.tell("HEALTHY")
+    before = scene.world.records()
+    for seconds in (30, 60, 60):
+        scene.wait(seconds)
+        scene.poll()
+    assert scene.world.records() == before
+    scene.wait(10)
+    assert scene.door.tell(worse)
     assert scene.standing == "ok"
 
 
