@@ -186,7 +186,7 @@ def opened(kind, fake, clock, tmp_path) -> Iterator[Callable[..., Shop]]:
 @pytest.mark.parametrize("version", ["2025-01-01", "2026-02-03"])
 def test_who_answers_stop_gets_nothing_until_they_write_again(opened, fake, clock, version):
     """The next send is Blocked without any request, on each line and in each pool, but not in a group; their next message
-    ends it."""
+    ends it, even one that only looks like STOP."""
     shop = opened(version=version)
     shop.send(ANN)
     shop.send([ANN, BOB])
@@ -201,7 +201,7 @@ def test_who_answers_stop_gets_nothing_until_they_write_again(opened, fake, cloc
     shop.send([ANN, BOB], "You two")
     shop.send(ANN, "Your code is 1234", override_optout=True)
     assert shop.refused(Blocked, ANN).reason == "opted_out"
-    fake.receive(home, ANN, "stop it, I was joking", chat_id=chat_id)
+    fake.receive(home, ANN, "stop", chat_id=chat_id)
     shop.pass_time()
     shop.send(ANN, "Welcome back")
     texts = ["Hello", "Hello", "You two", "Your code is 1234", "Welcome back"]
@@ -668,6 +668,21 @@ def test_duplicates_disorder_and_delay_change_nothing(kind, tmp_path):
     assert known[1:] == known[:1] * 3
     blocked = {person for person, found in known[0].items() if "blocked" in found}
     assert blocked == {f"+1212555010{i}" for i in (0, 2, 3)}
+
+
+def test_a_reply_that_is_told_often_is_one_message(opened, fake):
+    """Five more deliveries of one webhook, signed anew, leave the line's day as it is."""
+    shop = opened({"limits": {"messages_per_day": 3}})
+    home = fake.numbers[0]
+    shop.send(ANN, line=home)
+    fake.receive(home, ANN, "Yes?", chat_id=fake.sent[0].chat_id)
+    shop.pass_time()
+    (told,) = (each for each in fake.deliveries if each.event_type == "message.received")
+    for _ in range(5):
+        fake.webhooks.replay(told, fresh=True)
+    shop.pass_time()
+    shop.send(ANN, "The third message of the day")
+    assert shop.refused(NotNow, ANN).reason == "messages"
 
 
 def test_after_an_hour_without_webhooks_two_polls_know_every_line(opened, fake):
