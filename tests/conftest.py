@@ -176,7 +176,7 @@ class RedisServer:
             }
             given |= {"--unixsocket": str(self.socket), "--dir": str(self.folder)}
             given |= dict(zip(options[::2], options[1::2], strict=True))
-            flat = [each for pair in given.items() for each in pair]
+            flat = [each for name, value in given.items() for each in (name, *value.split(" "))]
             with (self.folder / "log").open("ab") as log:
                 self.process = subprocess.Popen([self.program, *flat], stdout=log, stderr=log)
             if self.answers():

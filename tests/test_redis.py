@@ -1,0 +1,707 @@
+"""What Redis and Valkey alone do: round trips, lost answers, wiped and restarted servers, replicas, Sentinel, clusters, TLS."""
+
+import asyncio
+import logging
+import os
+import re
+import select
+import signal
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+
+import pytest
+import trustme
+
+from linepicker import AsyncRouter, Line, Router, stores
+from linepicker.errors import StoreError
+from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Record, Write
+
+NAMES = count()
+A, B = "+12025550100", "+12025550101"
+ANN, BOB = "+14155550101", "+14155550102"
+TICKS = 62_500
+"""Of a counter, a second."""
+
+
+@pytest.fixture(params=["redis6", "valkey"])
+def either(request):
+    """A running server of either kind."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def server(redis_server):
+    """A Valkey of the test's own, to stop and to kill."""
+    return redis_server().start()
+
+
+@pytest.fixture
+def opened():
+    """Opens a store at a URL; all are closed at the end."""
+    handles = []
+
+    def open_at(url: str):
+        handles.append(stores.open(url))
+        return handles[-1].store()
+
+    yield open_at
+    for handle in handles:
+        handle.close()
+
+
+@pytest.fixture
+def name():
+    """A namespace that is new."""
+    return f"redis-{next(NAMES)}"
+
+
+def put(store, **values: bytes) -> dict[str, int]:
+    """New records; their versions."""
+    answer = store.swap([Write(key, 0, value) for key, value in values.items()])
+    assert answer.applied
+    return {key: record.version for key, record in answer.records.items()}
+
+
+class Proxy:
+    """Stands between clients and a server, on a socket or port of its own, and counts round trips.
+
+    `.trips`: how often a client spoke after it was silent. `.swallow`: of how many requests from now on the answers are read
+    from the server, and not given to the client, whose connection ends. `.secure`: TLS towards the client.
+    """
+
+    def __init__(self, server, secure: ssl.SSLContext | None = None) -> None:
+        self.trips = 0
+        self.swallow = 0
+        self.connections = 0
+        self.server = server
+        self.secure = secure
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
+
+    def accept(self) -> None:
+        """Serve each connection on a thread of its own."""
+        with suppress(OSError):
+            while True:
+                client, _ = self.listening.accept()
+                self.connections += 1
+                threading.Thread(target=self.serve, args=[client], daemon=True).start()
+
+    def serve(self, plain: socket.socket) -> None:
+        """Carry bytes both ways until one side ends."""
+        with plain, socket.socket(socket.AF_UNIX) as upstream, suppress(OSError):
+            upstream.connect(str(self.server.socket))
+            if self.secure is None:
+                self.carry(plain, upstream, lambda: 0)
+            else:
+                with self.secure.wrap_socket(plain, server_side=True) as client:
+                    self.carry(client, upstream, client.pending)
+
+    def carry(self, client: socket.socket, upstream: socket.socket, pending) -> None:
+        """The same, between two that are connected."""
+        speaking = False
+        while True:
+            waiting = [client] if pending() else select.select([client, upstream], [], [])[0]
+            for one in waiting:
+                data = one.recv(1 << 16)
+                if not data:
+                    return
+                if one is client:
+                    self.trips += not speaking
+                    speaking = True
+                    upstream.sendall(data)
+                elif self.swallow:
+                    self.swallow -= 1
+                    return
+                else:
+                    speaking = False
+                    client.sendall(data)
+
+    def close(self) -> None:
+        """Take no more."""
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self.listening.close()
+        self.thread.join()
+
+
+@pytest.fixture
+def proxy(either):
+    """A proxy to a running server."""
+    made = Proxy(either)
+    yield made
+    made.close()
+
+
+# Round trips.
+
+
+def test_a_read_and_a_swap_are_one_round_trip_each(proxy, opened, name):
+    """Counted at the socket: whatever is read, written, refused or seen, there and back is once."""
+    store = opened(f"redis://127.0.0.1:{proxy.port}?namespace={name}")
+    versions = put(store, **{f"k{n}": b"1" for n in range(100)})
+    other = opened(f"redis://127.0.0.1:{proxy.port}?namespace={name}")
+    other.read([])
+    moved = store.swap([Write("k1", versions["k1"], b"2")]).records["k1"].version
+    calls = [
+        lambda: store.read(["k0", "nobody"]),
+        lambda: store.read(versions),
+        lambda: store.swap([Write("k0", versions["k0"], b"2"), Write("k2", versions["k2"], SAME)]),
+        lambda: store.swap([Write("new", 0, b"1", 4e9)], seen=versions),
+        lambda: other.swap([Write("k2", 0, b"2")], seen=versions),
+    ]
+    trips = []
+    for call in calls:
+        before = proxy.trips
+        answer = call()
+        trips.append(proxy.trips - before)
+    assert trips == [1] * len(calls)
+    assert not answer.applied
+    assert set(answer.records) == {"k0", "k1", "k2"}
+    assert answer.records["k1"] == Record(moved, b"2")
+
+
+async def test_a_coroutines_read_and_swap_are_one_round_trip_each(proxy, name):
+    """The same for coroutines."""
+    handle = stores.open(f"redis://127.0.0.1:{proxy.port}?namespace={name}")
+    store = handle.astore()
+    version = (await store.swap([Write("a", 0, b"1")])).records["a"].version
+    before = proxy.trips
+    await store.read(["a", "b"])
+    assert proxy.trips == before + 1
+    assert (await store.swap([Write("a", version, b"2")], seen={"b": 0})).applied
+    assert proxy.trips == before + 2
+    assert not (await store.swap([Write("a", version, b"3")], seen={"b": 1})).applied
+    assert proxy.trips == before + 3
+    await handle.aclose()
+
+
+def test_a_reserve_is_one_round_trip(proxy, name):
+    """A router alone on its store reserves for new and for known recipients in one swap each."""
+    with Router(
+        [Line(A), Line(B)], store=f"redis://127.0.0.1:{proxy.port}?namespace={name}"
+    ) as router:
+        router.reserve(ANN)
+        before = proxy.trips
+        router.reserve(BOB)
+        assert proxy.trips == before + 1
+
+
+def test_a_script_that_the_server_forgot_is_sent_again(either, opened, name):
+    """After SCRIPT FLUSH, or on a new server, a swap and a scan take one more round trip and succeed."""
+    store = opened(either.url(namespace=name))
+    for n in range(3):
+        put(store, **{f"k{n}": b"1"})
+        either.call("SCRIPT", "FLUSH")
+        assert len(list(store.scan(""))) == n + 1
+        either.call("SCRIPT", "FLUSH")
+
+
+def test_the_answers_time_is_the_servers(either, opened, name):
+    """`now` is the server's clock, in answers to reads, swaps and refusals."""
+    store = opened(either.url(namespace=name))
+    before = time.time()
+    answers = [
+        store.read([]),
+        store.swap([Write("a", 0, b"")]),
+        store.swap([Write("a", 0, b"")]),
+    ]
+    seconds, micros = either.call("TIME")
+    after = seconds + micros / 1e6
+    assert before <= answers[0].now <= answers[1].now <= answers[2].now <= after
+
+
+# Versions, and which store it is.
+
+
+def test_the_first_writer_makes_the_epoch(either, opened, name):
+    """Of eight processes' stores that write first at once, all get versions of one epoch, and all different; a store that is
+    only read has none."""
+    racers = [opened(either.url(namespace=name)) for _ in range(8)]
+    assert racers[0].read(["a"]).records == {"a": ABSENT}
+    assert either.call("KEYS", f"{{{name}}}*") == []
+    with ThreadPoolExecutor(8) as pool:
+        made = pool.map(lambda n: put(racers[n], **{f"k{n}": b""})[f"k{n}"], range(8))
+        versions = set(made)
+    assert len(versions) == 8
+    assert len({version >> COUNTER_BITS for version in versions}) == 1
+
+
+def test_versions_are_not_lost_in_luas_numbers(either, opened, name):
+    """A counter near the end of its 48 bits, larger than any clock's, counts on by one."""
+    store = opened(either.url(namespace=name))
+    first = put(store, a=b"")["a"]
+    late = (1 << COUNTER_BITS) - 1000
+    epoch = (first >> COUNTER_BITS).to_bytes(8, "big")
+    either.call("SET", f"{{{name}}}", epoch + late.to_bytes(6, "big"))
+    versions = put(store, b=b"", c=b"")
+    low = (1 << COUNTER_BITS) - 1
+    assert [versions[key] & low for key in "bc"] == [late + 1, late + 2]
+    assert store.read(["c"]).records["c"].version == versions["c"]
+    assert store.swap([Write("c", versions["c"], b"2"), Write("b", versions["b"], SAME)]).applied
+    assert not store.swap([Write("c", versions["c"] - 1, b"3")]).applied
+
+
+@pytest.mark.parametrize("verb", ["read", "swap", "scan"])
+def test_a_wiped_store_is_noticed_and_left_empty(server, opened, verb):
+    """After FLUSHALL no call of a store that was in use succeeds, and none writes."""
+    store = opened(server.url())
+    put(store, a=b"1")
+    server.call("FLUSHALL")
+    calls = {
+        "read": lambda: store.read(["a"]),
+        "swap": lambda: store.swap([Write("b", 0, b"2")]),
+        "scan": lambda: list(store.scan("")),
+    }
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"wiped; check it, then restart") as caught:
+            calls[verb]()
+        assert not caught.value.unknown
+    assert server.call("DBSIZE") == 0
+    put(opened(server.url()), b=b"2")
+    with pytest.raises(StoreError, match="replaced"):
+        calls[verb]()
+
+
+def test_a_running_router_stops_when_its_store_is_wiped(server):
+    """FLUSHALL under a router: nobody is taken for new."""
+    with Router([Line(A), Line(B)], store=server.url()) as router:
+        router.reserve(ANN)
+        server.call("FLUSHALL")
+        for to in (ANN, BOB):
+            with pytest.raises(StoreError, match="wiped"):
+                router.reserve(to)
+        assert server.call("DBSIZE") == 0
+    late = Router([Line(A), Line(B)], store=server.url(epoch="another"))
+    with late, pytest.raises(StoreError, match="not the store that was asked for"):
+        late.reserve(ANN)
+
+
+async def test_a_running_async_router_stops_when_its_store_is_wiped(server):
+    """The same for coroutines."""
+    async with AsyncRouter([Line(A), Line(B)], store=server.url()) as router:
+        await router.reserve(ANN)
+        server.call("FLUSHALL")
+        for to in (ANN, BOB):
+            with pytest.raises(StoreError, match="wiped"):
+                await router.reserve(to)
+
+
+def test_an_own_key_that_was_evicted_is_missed(either, opened, name):
+    """Records without their namespace's key are never read as a store's."""
+    put(opened(either.url(namespace=name)), a=b"1")
+    either.call("DEL", f"{{{name}}}")
+    with pytest.raises(StoreError, match="evicted or deleted"):
+        opened(either.url(namespace=name)).read(["a"])
+
+
+def test_a_store_that_lost_its_last_seconds_goes_on_and_says_so(server, opened, caplog):
+    """A crash that undoes what was not yet saved is a warning; no version that was lost comes again."""
+    store = opened(server.url())
+    versions = put(store, a=b"1")
+    server.call("SAVE")
+    lost = put(store, b=b"2")["b"]
+    server.kill()
+    server.start()
+    assert store.read(["a", "b"]).records == {"a": Record(versions["a"], b"1"), "b": ABSENT}
+    store.read(["a"])
+    (warning,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert re.search(r"has lost what was written in its last 0\.\d s", warning.getMessage())
+    assert put(store, b=b"3")["b"] > lost
+
+
+def test_a_store_that_lost_more_was_restored_from_a_backup(either, opened, name):
+    """One that is more than a minute behind what it was answers nothing and takes nothing."""
+    store = opened(either.url(namespace=name))
+    version = put(store, a=b"1")["a"]
+    low = (version & (1 << COUNTER_BITS) - 1) - 61 * TICKS
+    epoch = (version >> COUNTER_BITS).to_bytes(8, "big")
+    either.call("SET", f"{{{name}}}", epoch + low.to_bytes(6, "big"))
+    with pytest.raises(StoreError, match=r"last 61 s: it was restored from a backup"):
+        store.read(["a"])
+    with pytest.raises(StoreError, match="restored from a backup") as caught:
+        store.swap([Write("b", 0, b"2")])
+    assert not caught.value.unknown
+    assert either.call("EXISTS", f"{{{name}}}:b") == 0
+
+
+# Answers that never came.
+
+
+def test_an_answer_that_is_lost_is_unknown_and_the_swap_is_made_once(proxy, opened, either, name):
+    """A connection that ends after the swap was sent: `.unknown`; it is there once, and was not sent again."""
+    store = opened(f"redis://127.0.0.1:{proxy.port}?namespace={name}")
+    version = put(store, count=b"0")["count"]
+    proxy.swallow, before = 1, proxy.trips
+    with pytest.raises(StoreError, match="can't be reached") as caught:
+        store.swap([Write("count", version, b"1")])
+    assert caught.value.unknown
+    assert proxy.trips == before + 1
+    assert store.read(["count"]).records["count"].value == b"1"
+
+
+async def test_an_answer_that_is_lost_to_a_coroutine_is_unknown(proxy, name):
+    """The same for coroutines."""
+    handle = stores.open(f"redis://127.0.0.1:{proxy.port}?namespace={name}")
+    version = (await handle.astore().swap([Write("a", 0, b"0")])).records["a"].version
+    proxy.swallow, before = 1, proxy.trips
+    with pytest.raises(StoreError, match="can't be reached") as caught:
+        await handle.astore().swap([Write("a", version, b"1")])
+    assert caught.value.unknown
+    assert proxy.trips == before + 1
+    assert (await handle.astore().read(["a"])).records["a"].value == b"1"
+    await handle.aclose()
+
+
+def test_a_read_whose_answer_is_lost_is_made_again_once(proxy, opened, name):
+    """Reading twice harms nobody; after two lost answers it is a StoreError, which is not unknown."""
+    store = opened(f"redis://127.0.0.1:{proxy.port}?namespace={name}")
+    put(store, a=b"1")
+    proxy.swallow = 1
+    assert store.read(["a"]).records["a"].value == b"1"
+    put(store, b=b"1")
+    assert proxy.connections == 2
+
+
+def test_a_swap_that_could_not_be_sent_is_not_unknown(redis_server, opened):
+    """Where nobody listens, nothing was written."""
+    store = opened(redis_server().url())
+    for call in (lambda: store.swap([Write("a", 0, b"1")]), lambda: store.read(["a"])):
+        with pytest.raises(
+            StoreError, match="can't be reached: start it, or check the URL"
+        ) as caught:
+            call()
+        assert not caught.value.unknown
+
+
+def test_a_server_that_hangs_is_given_up_in_time(server, opened):
+    """A stopped process answers nobody: `socket_timeout` later a swap is unknown, a read is not; then it goes on."""
+    store = opened(server.url(socket_timeout=0.2))
+    put(store, a=b"1")
+    server.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(StoreError, match="did not answer in time") as caught:
+        store.swap([Write("b", 0, b"2")])
+    assert caught.value.unknown
+    began = time.monotonic()
+    with pytest.raises(StoreError, match="did not answer in time") as caught:
+        store.read(["a"])
+    assert not caught.value.unknown
+    assert time.monotonic() - began < 5.0
+    server.process.send_signal(signal.SIGCONT)
+    assert store.read(["a"]).records["a"].value == b"1"
+
+
+def test_connections_are_bounded_and_waited_for(server, opened):
+    """Who finds all connections busy waits for `socket_timeout`, then is told."""
+    store = opened(server.url(socket_timeout=1.0, max_connections=1))
+    store.read([])
+    with store.link._connection(), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.read, ["a"])
+        with pytest.raises(StoreError, match=r"all 1 connections.*\?max_connections="):
+            waiting.result()
+    store.read(["a"])
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(lambda n: put(store, **{f"k{n}": b""}), range(100)))) == 100
+    assert len(store.link._free) == 1
+
+
+async def test_a_cancelled_swap_leaves_no_answer_to_the_next(server):
+    """What is cancelled half-way gives up its connection: nobody gets another's reply."""
+    handle = stores.open(server.url(max_connections=2))
+    store = handle.astore()
+    await store.swap([Write("a", 0, b"1")])
+    for n in range(200):
+        call = asyncio.ensure_future(store.swap([Write(f"k{n}", 0, b"%d" % n)]))
+        for _ in range(n % 20):
+            await asyncio.sleep(0)
+        call.cancel()
+        with suppress(asyncio.CancelledError):
+            await call
+        assert (await store.read(["a"])).records["a"].value == b"1"
+    await handle.aclose()
+
+
+# Servers that die and come back.
+
+
+@pytest.mark.parametrize("name", ["redis6", "valkey"])
+def test_what_was_acknowledged_survives_the_servers_death(redis_server, opened, name):
+    """With `appendfsync always`: killed in the middle of eight threads' writing, each gets a StoreError; when it is back, all
+    that was acknowledged is there, what was not unknown is not, and the store goes on by itself."""
+    server = redis_server(name).start("--appendonly", "yes", "--appendfsync", "always")
+    store = opened(server.url())
+    acknowledged, unknown, failed = [], [], []
+    begun = threading.Barrier(9)
+
+    def write(writer: int) -> None:
+        for n in range(100_000):
+            key = f"{writer}:{n}"
+            try:
+                put(store, **{key: key.encode()})
+            except StoreError as error:
+                (unknown if error.unknown else failed).append(key)
+                return
+            acknowledged.append(key)
+            if n == 20:
+                begun.wait(30)
+
+    with ThreadPoolExecutor(8) as pool:
+        writing = [pool.submit(write, writer) for writer in range(8)]
+        begun.wait(30)
+        server.kill()
+        for each in writing:
+            each.result()
+    assert len(unknown) + len(failed) == 8
+    with pytest.raises(StoreError, match="can't be reached"):
+        store.read(["0:0"])
+    server.start("--appendonly", "yes", "--appendfsync", "always")
+    there = {key for key, _ in store.scan("")}
+    assert set(acknowledged) <= there <= {*acknowledged, *unknown}
+    put(store, after=b"")
+
+
+def test_a_restarted_server_costs_the_next_call_nothing(server, opened):
+    """An idle connection that the server closed is noticed before anything is sent: a swap succeeds at once."""
+    store = opened(server.url())
+    put(store, a=b"1")
+    server.call("SAVE")
+    server.stop()
+    server.start()
+    put(store, b=b"2")
+
+
+async def test_a_restarted_server_costs_the_next_coroutine_nothing(server):
+    """The same for coroutines."""
+    handle = stores.open(server.url())
+    await handle.astore().swap([Write("a", 0, b"1")])
+    server.call("SAVE")
+    await asyncio.to_thread(server.stop)
+    server.start()
+    assert (await handle.astore().swap([Write("b", 0, b"2")])).applied
+    await handle.aclose()
+
+
+def test_a_scan_goes_on_over_a_restart(server, opened):
+    """A cursor of the old server means nothing to the new one: the scan begins again, and yields each record once."""
+    store = opened(server.url())
+    keys = {f"k{n}" for n in range(5000)}
+    put(store, **dict.fromkeys(keys, b"1"))
+    server.call("SAVE")
+    scan = store.scan("k")
+    found = [next(scan)[0] for _ in range(1500)]
+    server.stop()
+    server.start()
+    found += [key for key, _ in scan]
+    assert sorted(found) == sorted(keys)
+
+
+# Servers that won't do, or are unsafe.
+
+
+def test_a_replica_is_refused(server, redis_server, opened):
+    """A read-only replica is named as one, before a read could be stale."""
+    primary = redis_server().start(port=True)
+    server.call("REPLICAOF", "127.0.0.1", primary.port)
+    store = opened(server.url())
+    for call in (lambda: store.read(["a"]), lambda: store.swap([Write("a", 0, b"1")])):
+        with pytest.raises(StoreError, match="read-only replica") as caught:
+            call()
+        assert not caught.value.unknown
+
+
+@pytest.mark.parametrize("kind", ["redis6", "valkey"])
+def test_a_primary_that_became_a_replica_takes_nothing_more(redis_server, opened, kind):
+    """Connections that are open don't hide it: neither reads nor swaps are answered from then on, on either."""
+    one, two = redis_server(kind).start(port=True), redis_server(kind).start(port=True)
+    store = opened(one.url())
+    version = put(store, a=b"1")["a"]
+    one.call("REPLICAOF", "127.0.0.1", two.port)
+    with pytest.raises(StoreError, match="read-only replica") as caught:
+        store.swap([Write("a", version, b"2")])
+    assert not caught.value.unknown
+    with pytest.raises(StoreError, match="read-only replica"):
+        store.read(["a"])
+
+
+def test_an_unsafe_server_is_said_once(redis_server, opened, caplog):
+    """An eviction policy is a warning, and a server that saves nothing a note, once for each store."""
+    server = redis_server().start("--maxmemory-policy", "allkeys-lru")
+    caplog.set_level(logging.INFO, "linepicker")
+    store = opened(server.url())
+    put(store, a=b"1")
+    server.call("CLIENT", "KILL", "TYPE", "normal")
+    store.read(["a"])
+    said = [(each.levelname, each.getMessage()) for each in caplog.records]
+    assert len(said) == 2
+    assert said[0][0] == "WARNING"
+    assert "maxmemory-policy allkeys-lru" in said[0][1]
+    assert "set maxmemory-policy noeviction" in said[0][1]
+    assert said[1][0] == "INFO"
+    assert "keeps nothing on disk" in said[1][1]
+
+
+def test_a_safe_server_is_not_spoken_of(redis_server, opened, caplog):
+    """Nothing is logged of a server that saves and does not evict."""
+    caplog.set_level(logging.INFO, "linepicker")
+    server = redis_server().start("--appendonly", "yes")
+    put(opened(server.url()), a=b"1")
+    assert caplog.records == []
+
+
+def test_a_full_server_is_named_and_nothing_is_half_written(server, opened):
+    """Beyond maxmemory a swap is refused whole, and goes through when there is room."""
+    store = opened(server.url())
+    versions = put(store, a=b"1")
+    server.call("CONFIG", "SET", "maxmemory", "1")
+    writes = [Write("a", versions["a"], b"2"), Write("b", 0, b"3")]
+    with pytest.raises(StoreError, match="out of memory: raise its maxmemory") as caught:
+        store.swap(writes)
+    assert not caught.value.unknown
+    assert store.read(["a", "b"]).records == {"a": Record(versions["a"], b"1"), "b": ABSENT}
+    server.call("CONFIG", "SET", "maxmemory", "0")
+    assert store.swap(writes).applied
+
+
+def test_somebody_elses_keys_are_left_alone(either, opened, name):
+    """A key of another type under the namespace is refused, not overwritten."""
+    either.call("RPUSH", f"{{{name}}}:a", "theirs")
+    with pytest.raises(StoreError, match="something else under this namespace's keys"):
+        opened(either.url(namespace=name)).swap([Write("a", 0, b"1")])
+    assert either.call("LLEN", f"{{{name}}}:a") == 1
+
+
+@pytest.mark.parametrize("kind", ["redis6", "valkey"])
+def test_no_message_tells_a_handle(redis_server, opened, kind):
+    """A server that repeats the command in its error is not quoted."""
+    server = redis_server(kind).start("--rename-command", "EVALSHA x")
+    store = opened(server.url())
+    with pytest.raises(StoreError) as caught:
+        store.swap([Write(f"to/default/{ANN}", 0, b"1")])
+    assert ANN not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_user_that_may_not_is_told_what_to_allow(either, opened, name):
+    """A missing permission is named without naming a key."""
+    either.call("ACL", "SETUSER", name, "on", ">pw", "~*", "+@all", "-evalsha")
+    store = opened(f"{either.url(namespace=name, username=name, password='pw')}")
+    assert store.read(["a"]).records == {"a": ABSENT}
+    with pytest.raises(StoreError, match="allow EVALSHA, EVAL, MGET, TIME, SCAN"):
+        store.swap([Write("a", 0, b"1")])
+
+
+# Secrets.
+
+
+def test_a_password_is_told_to_nobody(redis_server, opened):
+    """Neither the handle, nor its repr, nor any error holds it, right or wrong, before the host or among the parameters."""
+    server = redis_server().start(port=True)
+    server.call("CONFIG", "SET", "requirepass", "s3cret")
+    place = f"127.0.0.1:{server.port}"
+    for url in (f"redis://:s3cret@{place}/0", f"redis://{place}?password=s3cret"):
+        handle = stores.open(url)
+        handle.store().read(["a"])
+        assert "s3cret" not in repr(handle) + handle.url + repr(handle.store().target)
+        handle.close()
+    for url in (f"redis://me:wr0ng@{place}", f"redis://{place}?password=wr0ng"):
+        with pytest.raises(StoreError, match="wants another user or password") as caught:
+            opened(url).read(["a"])
+        assert "wr0ng" not in str(caught.value)
+    with pytest.raises(StoreError, match="wants another user or password"):
+        opened(f"redis://{place}").read(["a"])
+    for url in ("redis://:wr0ng@h:x", "redis://:wr0ng@h?durable=wr0ng", "redis+x://:wr0ng@h"):
+        with pytest.raises(StoreError) as caught:
+            stores.open(url)
+        assert "wr0ng" not in str(caught.value)
+
+
+def test_tls_is_spoken_and_checked(either, name, tmp_path):
+    """`rediss` speaks TLS, with the driver's own parameters, and refuses a certificate that it can't check."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    proxy = Proxy(either, context)
+    url = f"rediss://127.0.0.1:{proxy.port}?namespace={name}"
+    handle = stores.open(f"{url}&ssl_ca_certs={tmp_path / 'ca.pem'}")
+    assert put(handle.store(), a=b"1") == {
+        "a": asyncio.run(handle.astore().read(["a"])).records["a"].version
+    }
+    handle.close()
+    stranger = stores.open(url)
+    with pytest.raises(StoreError, match=r"can't be reached.*certificate"):
+        stranger.store().read(["a"])
+    stranger.close()
+    proxy.close()
+
+
+# URLs.
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis:///0", "redis://host:6379"),
+        ("redis+unix://", "redis://host:6379"),
+        ("redis+unix://host/path", "redis://host:6379"),
+        ("redis+sentinel://host", "redis[+]sentinel://host:26379,host:26379/service"),
+        ("redis+cluster://host/1", "only the database 0"),
+        ("redis://host?cluster=yes", "cluster must be 0 or 1"),
+        ("redis+sentinel://host/name?cluster=1", "don't go together"),
+        ("redis://host#x", "redis[+]sentinel://"),
+        ("redis://host:port", "host:port|can't be read"),
+        ("redis://host?durable=1.5", "durable must be a number"),
+        ("redis://host?durable=-1", "0 to 86400"),
+        ("redis://host?durable=1&durable_timeout=5", "less than socket_timeout"),
+        ("redis://host?max_connections=0", "1 or more"),
+        ("redis://host?socket_timeout=soon", "socket_timeout can't be read"),
+        ("redis://host?db=first", "db can't be read"),
+        ("redis://host?colour=red", "no 'colour'"),
+        ("redis://host?ssl_ca_certs=x", "no 'ssl_ca_certs'"),
+        ("redis://host?retry_on_timeout=1", "a swap is never sent twice"),
+    ],
+)
+def test_a_wrong_redis_url_is_refused_with_what_to_write(url, says):
+    """A URL that names no Redis is a StoreError at once, before anything is connected to."""
+    with pytest.raises(StoreError, match=says):
+        stores.open(url)
+
+
+def test_the_drivers_parameters_reach_the_driver(either, opened, name):
+    """What is not ours is redis-py's: a client's name, a database, a protocol."""
+    store = opened(either.url(namespace=name, client_name="lines", db=3, protocol=3))
+    put(store, a=b"1")
+    assert "name=lines" in str(either.call("CLIENT", "LIST"))
+    assert either.call("EXISTS", f"{{{name}}}:a") == 0
+
+
+# Forks.
+
+
+def test_a_fork_gives_each_side_its_own_connections(either, opened, name):
+    """A store in use is used on in parent and child at once, and no one gets the other's answers."""
+    store = opened(either.url(namespace=name))
+    version = put(store, count=b"0")["count"]
+    children = []
+    for child in range(4):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                for n in range(50):
+                    put(store, **{f"{child}:{n}": b"%d" % n})
+                    assert store.read([f"{child}:{n}"]).records[f"{child}:{n}"].value == b"%d" % n
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    for n in range(50):
+        version = store.swap([Write("count", version, b"%d" % n)]).records["count"].version
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    assert len(list(store.scan(""))) == 201
