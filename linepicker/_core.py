@@ -157,6 +157,9 @@ def _homeward(request: Request, fleet: FleetView, contact: Contact, now: float) 
         return None
     if contact.last_at + stickiness.mid_conversation > now or moves_full(state, now) is not None:
         return None
+    there = contact.views.get(home, ("", 0.0))[0]
+    if there == "CRITICAL" and fleet.policy.conversation.chat_health == "enforce":
+        return None
     answer = _pinned(request, fleet, home, now)
     if isinstance(answer, Refusal):
         return None  # they are well where they are

@@ -165,7 +165,7 @@ def _draft(
 def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[Made]:
     """An earlier reservation with this key. A key gets past no gate: one that is open is checked like any other, and one that
     was sent is not handed out after an opt-out."""
-    earlier.override_optout = request.override_optout
+    earlier.override_optout, earlier.chat_health = request.override_optout, request.chat_health
     who = earlier.who
     if earlier.outcome is None:
         yield from check(fleet, earlier, now)
@@ -243,6 +243,7 @@ def _contacted(
             array("d", (grant.send_at,)),
             array("I", (ident,)),
             1,
+            now if inbound else 0.0,
         )
     if grant.kind == "moved":
         home = "" if grant.homeward else contact.home or contact.number

@@ -146,12 +146,11 @@ class Observations:
         return not self._established(0, 1, span)
 
     @property
-    def reported(self) -> str | None:
-        """The value the latest report gave."""
-        latest = max(
-            ((at, name) for name, pairs in self.reports.items() for at, _ in pairs), default=None
-        )
-        return None if latest is None else latest[1]
+    def reported(self) -> tuple[str, float] | None:
+        """The value the latest report gave, and when that was heard."""
+        told = ((at, name, heard) for name, pairs in self.reports.items() for at, heard in pairs)
+        latest = max(told, default=None)
+        return None if latest is None else latest[1:]
 
     def last(self, value: str) -> float | None:
         """The latest moment *value* was seen, if ever."""

@@ -45,17 +45,26 @@ def report_line(
         fleet.hurry, fleet.calm_until = True, -float("inf")
         return True
     number = report.number
-    key = records.standing_key(number)
+    key, event = records.standing_key(number), None
+    if (
+        isinstance(report, LineReleased) and report.event_id
+    ):  # nothing else remembers one that a list has overtaken
+        event = records.event_key(report.event_id)
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        if not is_listed(fleet, number, was[key]):
+        known = event is not None and was[event] is not None
+        if known or not is_listed(fleet, number, was[key]):
             return None
         record = was[fleet.fleet_key]
         polls = record.polls if record else ()
         after = _reported(fleet, was[key] or Standing(first_seen=now), polls, report, now)
-        return None if after is None else {key: after}
+        if after is None:
+            return None
+        return {key: after} if event is None else {key: after, event: b"\x01"}
 
-    written: bool = yield from update(fleet, [key, fleet.fleet_key], change)
+    keys = [key, fleet.fleet_key, *([event] if event else [])]
+    expires = {event: now + EVENTS_KEPT} if event else {}
+    written: bool = yield from update(fleet, keys, change, expires=expires)
     return written
 
 

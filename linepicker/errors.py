@@ -129,7 +129,7 @@ class SourceError(LinePickerError):
 
 
 class StoreError(LinePickerError):
-    """The store can't be used; the message says what to do. Nothing is sent without it, but for what `policy.on_store_error` allows.
+    """The store can't be used; the message says what to do. Without it only what `policy.on_store_error` allows is sent.
 
     `.unknown` is true where the write may have been applied all the same; `.answered` where the store is there, and it is what
     it holds, or others at work in it, that stand in the way.

@@ -19,6 +19,7 @@ from linepicker._line import LineState, Rank, assess, conclude, is_clear
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
+from linepicker._seen import Seen
 from linepicker._small import FleetRecord
 from linepicker.errors import SourceError
 from linepicker.model import Line, ServiceStatus
@@ -241,12 +242,15 @@ class Fleet:
         if new or back or doubted or last is None or last[0] != value:
             seen = seen.add_poll(value, issued, polls=() if back else polls, span=span, now=now)
         said = line.status
-        if said is None and status.level(span) > 0 and status.reported == "ACTIVE":
-            said = ServiceStatus.ACTIVE  # it is listed, and nothing contradicts the last word
+        if said is None and status.level(span) > 0:
+            word, heard = status.reported or ("", issued)
+            if word == "ACTIVE" and issued > heard:
+                said = ServiceStatus.ACTIVE  # it is listed, and nothing contradicts the last word
         if said is not None:
             known = status.polled
             if known is None or known[0] != said or max(BADNESS[said], status.level(span)) > 0:
-                status = status.add_poll(str(said), issued, polls=(), span=span, now=now)
+                repeated = polls if line.status is not None and not back else ()
+                status = status.add_poll(str(said), issued, polls=repeated, span=span, now=now)
         released, since = after.released, after.first_seen
         if released is not None and issued > released:
             released = None
@@ -339,7 +343,7 @@ class Fleet:
 
     def seen(self) -> Mapping[str, int]:
         """The versions held of the lines that rank best, at most 64; none where the store does not ask for them."""
-        return _Seen(self) if self.shows_seen else {}
+        return Seen(self.guard, self.best) if self.shows_seen else {}
 
     def best(self) -> dict[str, int]:
         """The versions of the records of the lines that rank best."""
@@ -420,26 +424,3 @@ class Fleet:
             state.budget, state.on_time = None, False
         self._ranking, self._ranks = self._empty_ranking(), {}
         self._dirty = set(self._states)
-
-
-class _Seen(Mapping[str, int]):
-    """What `Fleet.best` says, worked out when a store looks: most stores look only when they refuse."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self._found: dict[str, int] | None = None
-
-    def _look(self) -> dict[str, int]:
-        if self._found is None:
-            with self._fleet.guard:  # the store looks outside the flow
-                self._found = self._fleet.best()
-        return self._found
-
-    def __getitem__(self, key: str) -> int:
-        return self._look()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._look())
-
-    def __len__(self) -> int:
-        return len(self._look())

@@ -155,7 +155,7 @@ class RedisServer:
         assert package.submodule_search_locations, f"{module} is damaged: install it anew"
         found = list(Path(package.submodule_search_locations[0]).glob(program))
         assert found, f"{module} is damaged, or has no server for this machine: install it anew"
-        self.program = found[0]
+        self.program = [found[0]]
         self.folder = Path(tempfile.mkdtemp(prefix="lp-redis-"))  # a socket's path must be short
         self.socket = self.folder / "socket"
         self.port = 0
@@ -178,7 +178,7 @@ class RedisServer:
             given |= dict(zip(options[::2], options[1::2], strict=True))
             flat = [each for name, value in given.items() for each in (name, *value.split(" "))]
             with (self.folder / "log").open("ab") as log:
-                self.process = subprocess.Popen([self.program, *flat], stdout=log, stderr=log)
+                self.process = subprocess.Popen([*self.program, *flat], stdout=log, stderr=log)
             if self.answers():
                 return self
             assert self.process.poll() is not None, "the server does not answer"

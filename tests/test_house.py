@@ -26,7 +26,7 @@ CORE = {"_candidates", "_charge", "_conversation", "_core", "_failing", "_line",
 FLOW = "the flow"
 ROUTER = {"_desk", "_hosttime", "_promise", "arouter", "router"}
 DOORS = {"webhooks", "telemetry", "simulate", "web", "cli", "testing"}
-TIERS = [GROUND, {"_bounds", "policy"}, RECORD, CORE, {"fleet"}, {FLOW}, ROUTER, DOORS]
+TIERS = [GROUND, {"_bounds", "policy"}, RECORD, CORE, {"_seen", "fleet"}, {FLOW}, ROUTER, DOORS]
 PORTS = {"stores", "providers"}
 
 # Nobody imports these, but the command line, which starts them.

@@ -1,4 +1,4 @@
-"""While the store is out, nobody new is written to; whom this process knows may be, where the policy says so, and is charged."""
+"""While the store is out nobody new is written to; whom this process knows may be, where the policy says so, and is charged."""
 
 import asyncio
 

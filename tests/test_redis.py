@@ -705,3 +705,228 @@ def test_a_fork_gives_each_side_its_own_connections(either, opened, name):
         version = store.swap([Write("count", version, b"%d" % n)]).records["count"].version
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
     assert len(list(store.scan(""))) == 201
+
+
+# Replicas, Sentinel and clusters: real processes, each time.
+
+
+def until(holds, seconds: float = 30.0):
+    """What *holds* returns, as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.02)
+    return found
+
+
+def replicated(primary, replica) -> bool:
+    """Whether the replica is there and has all."""
+    return f"ip=127.0.0.1,port={replica.port},state=online" in str(
+        primary.call("INFO", "replication")
+    ) or bool(re.search(rf"'port': {replica.port}, 'state': 'online'", str(primary.call("INFO"))))
+
+
+@pytest.fixture
+def pair(redis_server):
+    """A primary and its replica, in step."""
+    primary, replica = (
+        redis_server().start("--repl-diskless-sync-delay", "0", port=True) for _ in "ab"
+    )
+    replica.call("REPLICAOF", "127.0.0.1", primary.port)
+    until(lambda: replicated(primary, replica))
+    return primary, replica
+
+
+def test_a_durable_swap_is_on_the_replica_when_it_returns(pair, opened):
+    """`durable=1`: what was answered is there after a failover that follows at once."""
+    primary, replica = pair
+    store = opened(primary.url(durable=1))
+    versions = put(store, **{f"k{n}": b"1" for n in range(20)})
+    primary.kill()
+    replica.call("REPLICAOF", "NO", "ONE")
+    after = opened(replica.url())
+    assert {key: each.version for key, each in after.scan("")} == versions
+    assert put(after, new=b"1")["new"] > max(versions.values())
+
+
+def test_a_durable_swap_that_no_replica_has_in_time_is_unknown(pair, opened):
+    """It is written, and answered as unknown; refusals, reads and swaps that change nothing don't wait."""
+    primary, replica = pair
+    store = opened(primary.url(durable=1, durable_timeout=0.1))
+    version = put(store, a=b"1")["a"]
+    replica.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(StoreError, match=r"0 of 1 replicas.*durable_timeout=") as caught:
+        store.swap([Write("a", version, b"2")])
+    assert caught.value.unknown
+    held = store.read(["a"]).records["a"]
+    assert held.value == b"2"
+    assert not store.swap([Write("a", version, b"3")]).applied
+    assert store.swap([Write("a", held.version, SAME)]).applied
+    replica.process.send_signal(signal.SIGCONT)
+    put(store, b=b"1")
+
+
+async def test_a_durable_reservation_that_no_replica_has_in_time_stands(pair):
+    """The router finds that its swap went in: the charge stands once, on one line, for threads and for coroutines."""
+    primary, replica = pair
+    url = primary.url(durable=1, durable_timeout=0.1)
+    with Router([Line(A), Line(B)], store=url) as router:
+        router.reserve(ANN)
+        replica.process.send_signal(signal.SIGSTOP)
+        made = router.reserve(BOB)
+        assert router.assignment(BOB).number == made.number
+        assert sum(view.used for view in router.lines()) == 2
+    async with AsyncRouter([Line(A), Line(B)], store=url) as router:
+        made = await router.reserve("+14155550103")
+        assert (await router.assignment("+14155550103")).number == made.number
+        assert sum(view.used for view in await router.lines()) == 3
+
+
+async def test_sentinel_names_the_primary_and_its_successor(pair, redis_server, opened):
+    """The store follows a failover by itself, for threads and for coroutines; a Sentinel that is down is passed over."""
+    primary, replica = pair
+    sentinel = redis_server()
+    sentinel.program = [sentinel.program, str(sentinel.folder / "sentinel.conf"), "--sentinel"]
+    (sentinel.folder / "sentinel.conf").write_text(
+        f"sentinel monitor lines 127.0.0.1 {primary.port} 1\n"
+        "sentinel down-after-milliseconds lines 300\nsentinel failover-timeout lines 3000\n"
+    )
+    sentinel.start(port=True)
+    until(
+        lambda: (
+            f"slave0:ip=127.0.0.1,port={replica.port}" in ""
+            or sentinel.call("SENTINEL", "REPLICAS", "lines")
+        )
+    )
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        down = nobody.getsockname()[1]
+    url = f"redis+sentinel://127.0.0.1:{down},127.0.0.1:{sentinel.port}/lines?durable=1"
+    handle = stores.open(url)
+    store = handle.store()
+    version = put(store, a=b"1")["a"]
+    assert (await handle.astore().read(["a"])).records["a"].version == version
+    primary.kill()
+    with pytest.raises(StoreError):
+        store.swap([Write("a", version, b"2")])
+    until(
+        lambda: (
+            sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "lines")[1] == b"%d" % replica.port
+        )
+    )
+
+    def back() -> bool:
+        with suppress(StoreError):
+            return bool(store.read(["a"]).records["a"].value)
+        return False
+
+    until(back)
+    assert store.read(["a"]).records["a"] == Record(version, b"1")
+    assert (await handle.astore().read(["a"])).records["a"] == Record(version, b"1")
+    await handle.aclose()
+    sentinel.kill()
+    late = opened(url)
+    with pytest.raises(StoreError, match="nobody at .* could say where the store is"):
+        late.read(["a"])
+
+
+@pytest.fixture
+def cluster(redis_server):
+    """Three nodes, each with a third of the slots."""
+    nodes = [redis_server() for _ in range(3)]
+    for node in nodes:
+        with socket.socket() as chosen:
+            chosen.bind(("127.0.0.1", 0))
+            bus = str(chosen.getsockname()[1])
+        node.start("--cluster-enabled", "yes", "--cluster-port", bus, port=True)
+        node.bus = bus
+    for n, node in enumerate(nodes):
+        node.call("CLUSTER", "ADDSLOTSRANGE", 5462 * n, min(5462 * n + 5461, 16383))
+        nodes[0].call("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
+    until(
+        lambda: all("cluster_state': 'ok'" in str(node.call("CLUSTER", "INFO")) for node in nodes)
+    )
+    return nodes
+
+
+def sizes(nodes) -> list[int]:
+    """How many keys each has."""
+    return [node.call("DBSIZE") for node in nodes]
+
+
+async def test_a_cluster_is_a_store_like_any_other(cluster):
+    """Each namespace lies on one node, and they spread over all; the port holds, for threads and for coroutines."""
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    check_store(lambda: stores.open(f"{url}?namespace=n{next(NAMES)}"))
+    await check_async_store(lambda: stores.open(f"{url}?namespace=n{next(NAMES)}"))
+    assert all(sizes(cluster))
+
+
+def test_a_namespace_lies_on_one_node(cluster, opened):
+    """A hundred records of one namespace are all on the same node, and one node of a cluster can't be taken for a server."""
+    one, two, three = cluster
+    store = opened(f"redis://127.0.0.1:{three.port},127.0.0.1:{two.port}?cluster=1")
+    put(store, **{f"k{n}": b"" for n in range(100)})
+    assert sorted(sizes(cluster)) == [0, 0, 101]
+    with pytest.raises(StoreError, match=r"write redis[+]cluster://"):
+        opened(one.url()).read(["a"])
+
+
+async def test_a_namespace_that_moves_to_another_node_is_followed(cluster):
+    """Connections that are open are redirected: nothing is lost, and no call fails once the slot has moved."""
+    handle = stores.open(f"redis+cluster://127.0.0.1:{cluster[0].port}?namespace=moving")
+    store = handle.store()
+    version = put(store, a=b"1", b=b"1")["a"]
+    await handle.astore().read(["a"])
+    slot = cluster[0].call("CLUSTER", "KEYSLOT", "{moving}")
+    source = next(node for node in cluster if node.call("DBSIZE"))
+    target = next(node for node in cluster if node is not source)
+    ids = {node.port: node.call("CLUSTER", "MYID").decode() for node in (source, target)}
+    target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
+    source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
+    source.call("MIGRATE", "127.0.0.1", target.port, "{moving}:a", 0, 5000)
+    with pytest.raises(StoreError, match="is moving this namespace to another server") as caught:
+        store.swap([Write("a", version, b"2"), Write("b", 0, SAME)])
+    assert not caught.value.unknown
+    source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", "{moving}", "{moving}:b")
+    for node in (target, source, *cluster):
+        node.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
+    assert store.swap([Write("a", version, b"2")]).applied
+    assert (await handle.astore().read(["a"])).records["a"].value == b"2"
+    assert len(list(store.scan(""))) == 2
+    await handle.aclose()
+
+
+# Routers.
+
+
+def test_two_routers_on_one_redis_keep_one_map(either, name):
+    """What one process decided binds the other; a person keeps one line over restarts, and budgets are one."""
+    url = either.url(namespace=name)
+    with Router([Line(A), Line(B)], store=url) as one, Router([Line(A), Line(B)], store=url) as two:
+        people = [f"+1415555{n:04d}" for n in range(8)]
+        homes = {
+            to: (one, two)[n % 2].reserve(to, max_delay=3600).number for n, to in enumerate(people)
+        }
+        assert {to: two.reserve(to, max_delay=3600).number for to in people} == homes
+        assert sum(view.used for view in one.lines()) == 8
+        one.pause(A, reason="test")
+        assert two.reserve(BOB, max_delay=3600).number == B
+    with Router([Line(A), Line(B)], store=url) as later:
+        assert {to: later.assignment(to).number for to in people} == homes
+        made = later.reserve(ANN, key="k", max_delay=3600)
+        assert later.reserve(ANN, key="k", max_delay=3600).id == made.id
+
+
+async def test_an_async_router_runs_on_redis(either, name):
+    """The same through coroutines: a hundred at once, each with one line, none twice."""
+    url = either.url(namespace=name)
+    async with AsyncRouter([Line(A), Line(B)], store=url) as router:
+        people = [f"+1415555{n % 10:04d}" for n in range(20)]
+        made = await asyncio.gather(*(router.reserve(to, max_delay=3600) for to in people))
+        homes = {}
+        for to, each in zip(people, made, strict=True):
+            assert homes.setdefault(to, each.number) == each.number
+        assert sum(view.used for view in await router.lines()) == 10
+    async with AsyncRouter([Line(A), Line(B)], store=url) as later:
+        for to, number in homes.items():
+            assert (await later.assignment(to)).number == number

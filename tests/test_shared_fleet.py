@@ -1,0 +1,159 @@
+"""Routers that share a store share its polls: the list of lines is read once a ttl, whoever reads it may die."""
+
+import pytest
+
+from linepicker import Held, Line, LineAssigned, NoLine, Policy, Router, SourceError
+from linepicker.stores import open as open_store
+from linepicker.testing import ManualClock
+
+NOW = 1_790_000_000.0
+TTL = 60.0
+A, B, C = "+12025550100", "+12025550101", "+12025550102"
+ANN = "+14155550101"
+
+
+class Account:
+    """One provider, as several processes ask it."""
+
+    def __init__(self, *lines):
+        self.lines, self.fetches, self.error = list(lines), 0, None
+
+    def fetch(self):
+        """The list, counted."""
+        self.fetches += 1
+        if self.error is not None:
+            raise self.error
+        return list(self.lines)
+
+
+@pytest.fixture
+def world(tmp_path):
+    """An account, a clock, and a way to make routers on one file."""
+    clock, account = ManualClock(NOW), Account(Line(A), Line(B))
+    handle = open_store(f"sqlite:///{tmp_path / 'lines.db'}?synchronous=normal")
+    routers = []
+
+    class World:
+        def __init__(self):
+            self.clock, self.account = clock, account
+
+        def router(self, **policy):
+            rules = Policy.from_dict(policy)
+            routers.append(Router(account, policy=rules, store=handle, clock=clock))
+            return routers[-1]
+
+    yield World()
+    for router in routers:
+        router.close()
+    handle.close()
+
+
+def people(count, start=0):
+    """Recipients, each once."""
+    return [f"+1415556{start + n:04d}" for n in range(count)]
+
+
+def test_a_deployment_reads_the_list_once_a_ttl(world):
+    """Eight routers in use for an hour read it as often as one would."""
+    routers = [world.router() for _ in range(8)]
+    for router in routers:
+        router.lines()
+    begun = world.account.fetches
+    for _ in range(60):
+        world.clock.advance(TTL + 1)
+        for router in routers:
+            router.lines()
+    assert world.account.fetches - begun == 60
+
+
+def test_what_one_reads_all_know(world):
+    """A line that one router saw CRITICAL is CRITICAL for all, also for those that did not read the list."""
+    routers = [world.router() for _ in range(3)]
+    for router in routers:
+        router.reserve(ANN)
+    home = routers[0].assignment(ANN).number
+    world.account.lines = [
+        Line(number, reputation="CRITICAL" if number == home else "HEALTHY") for number in (A, B)
+    ]
+    world.clock.advance(TTL + 1)
+    routers[1].lines()
+    for router in routers:
+        with pytest.raises(Held, match="critical"):
+            router.reserve(ANN)
+
+
+def test_a_list_that_changed_is_read_by_each(world):
+    """A line that joined must be known by everyone before it can be used."""
+    routers = [world.router() for _ in range(3)]
+    for router in routers:
+        router.lines()
+    begun = world.account.fetches
+    world.account.lines.append(Line(C))
+    world.clock.advance(TTL + 1)
+    for router in routers:
+        assert {view.line.number for view in router.lines()} == {A, B, C}
+    assert world.account.fetches - begun == 3
+    world.clock.advance(TTL + 1)
+    for router in routers:
+        router.lines()
+    assert world.account.fetches - begun == 4
+
+
+def test_who_reads_the_list_may_die(world):
+    """A lease that its holder never gave back ends by itself, and another one reads."""
+    holder, other = world.router(), world.router()
+    holder.lines()
+    other.lines()
+    begun = world.account.fetches
+    world.clock.advance(TTL + 1)
+    world.account.error = KeyboardInterrupt()  # as sudden as it gets within a process
+    with pytest.raises(KeyboardInterrupt):
+        holder.lines()
+    world.account.error = None
+    other.lines()
+    assert world.account.fetches - begun == 1  # the holder might still be reading
+    world.clock.advance(6)
+    other.lines()
+    assert world.account.fetches - begun == 2
+
+
+def test_a_provider_that_is_out_is_not_asked_by_everyone_at_once(world):
+    """Within the lease only one of many routers tries."""
+    routers = [world.router() for _ in range(8)]
+    for router in routers:
+        router.lines()
+    begun = world.account.fetches
+    world.account.error = SourceError("down")
+    world.clock.advance(TTL + 1)
+    for _ in range(4):
+        for router in routers:
+            router.lines()
+        world.clock.advance(1)
+    assert world.account.fetches - begun <= 3
+
+
+def test_a_new_line_is_not_waited_for(world):
+    """`LineAssigned` makes the router that heard of it read at once, lease or not."""
+    router, other = world.router(), world.router()
+    router.lines()
+    other.lines()
+    world.account.lines.append(Line(C))
+    router.report(LineAssigned(C, at=world.clock.now()))
+    assert {view.line.number for view in router.lines()} == {A, B, C}
+
+
+def test_an_adopted_poll_is_as_old_as_it_is(world):
+    """Who rests on another's poll does not take it for fresher than it is: with nobody reading, all become stale together."""
+    one, other = (world.router(health={"on_stale": "refuse"}) for _ in range(2))
+    one.lines()
+    other.lines()
+    world.clock.advance(TTL + 1)
+    one.lines()
+    world.clock.advance(TTL - 1)
+    other.lines()
+    world.account.error = SourceError("down")
+    world.clock.advance(900 - TTL + 2)
+    for router in (one, other):
+        with pytest.raises(Exception, match="stale") as refused:
+            router.reserve(ANN)
+        assert not isinstance(refused.value, NoLine)
