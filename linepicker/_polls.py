@@ -27,7 +27,7 @@ from linepicker._decode import decode
 from linepicker._outage import pay
 from linepicker._record import EPOCH, Spending, Standing
 from linepicker._settle import flush
-from linepicker._update import absorb, busy, encoded
+from linepicker._update import MOVED, absorb, busy, encoded, moved_away
 from linepicker.errors import SourceError, StoreError
 from linepicker.fleet import Fleet, Held
 from linepicker.model import (
@@ -79,6 +79,8 @@ def open_store(fleet: Fleet, *, write: bool) -> Flow[None]:
             yield Say(f"the store is new: it knows no line or recipient (epoch {made})", 20)
             return
         record = answer.records[EPOCH]
+    if (record.value or b"").startswith(MOVED):
+        raise moved_away(record.value or b"")
     found = (record.value or b"").decode(errors="replace")
     if fleet.epoch and fleet.epoch != found:
         raise StoreError(

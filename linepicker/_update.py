@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from linepicker._asks import ATTEMPTS, Dice, Flow, Read, Sleep, Swap, Who
 from linepicker._decode import decode
@@ -13,11 +13,25 @@ from linepicker.errors import StoreError
 from linepicker.fleet import Fleet
 from linepicker.stores import Answer, Write
 
+MOVED: Final = b"moved "
+"""What the epoch of a store begins with whose records were taken elsewhere: the old epoch and the new place follow."""
+
+
+def moved_away(epoch: bytes) -> StoreError:
+    """What is raised by a store that was moved."""
+    place = epoch.decode(errors="replace").split(" ", 2)[-1]
+    return StoreError(
+        f"the store was moved: its records are at {place}. Start the router with that URL",
+        answered=True,
+    )
+
 
 def absorb(fleet: Fleet, answer: Answer, who: Who | None = None) -> None:
     """Take in what a store answered. Raises StoreError if it is another store than before."""
     epoch = answer.records.get(EPOCH)
     if epoch is not None and epoch.version != fleet.same.version:
+        if (epoch.value or b"").startswith(MOVED):
+            raise moved_away(epoch.value or b"")
         raise StoreError(
             "the store is not the one this router began with: it was wiped, restored or replaced. "
             "Bring the old store back, or start anew with a new router",

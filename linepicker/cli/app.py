@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from linepicker.cli import show, words
+from linepicker.cli.moving import copy, export, load_file
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.takeover import known, take_over
@@ -172,16 +174,23 @@ def why(
 @app.command("import")
 def import_(
     context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="What `linepicker export` wrote, into an empty store."),
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
     store: Store = None,
     pool: Pool = None,
 ) -> None:
-    """Take over the account's chats: nobody gets a second number.
+    """Take over the account's chats: nobody gets a second number. Or read an exported file.
 
     Everyone who has a chat is assigned to its line; those who have a line already keep it. It may be repeated.
     """
     settings = Settings.of(context, as_json, config, store, pool)
+    if file is not None:
+        load_file(settings, file)
+        return
     with settings.router() as router:
         done = take_over(router)
     if settings.as_json:
@@ -279,6 +288,8 @@ def resume(
 
 
 app.command()(webhooks)
+app.command()(copy)
+app.command()(export)
 
 
 @app.command()
