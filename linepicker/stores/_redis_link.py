@@ -232,6 +232,8 @@ class AsyncLink(Course):
         """As `Link.close`."""
         self._closed = True
         await self._drop()
+        if self._watch is not None:
+            await self._watch.aclose()
 
 
 def _reply(connection: Any) -> object:

@@ -32,7 +32,6 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import SplitResult, urlencode
-from weakref import WeakKeyDictionary
 
 from linepicker.errors import StoreError
 from linepicker.stores import Answer, Record, Write
@@ -165,7 +164,7 @@ class AsyncRedisStore:
 
     def __init__(self, store: RedisStore) -> None:
         self._store = store
-        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLink] = WeakKeyDictionary()
+        self._links: dict[asyncio.AbstractEventLoop, AsyncLink] = {}
 
     async def read(self, keys: Collection[str]) -> Answer:
         """As `AsyncStore.read`."""
@@ -205,7 +204,9 @@ class AsyncRedisStore:
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
-            link = self._links[loop] = AsyncLink(self._store.target)
+            link = AsyncLink(self._store.target)
+            left = {old: each for old, each in self._links.items() if not old.is_closed()}
+            self._links = {**left, loop: link}
         return link
 
 
