@@ -8,7 +8,7 @@ The bare handlers read the body, and do one transaction of the same size as line
 many rows with as many bytes, commit. They verify nothing, parse nothing, decide nothing, and store what was sent twice twice.
 One does that in the event loop, where it blocks everybody else; one in a worker thread.
 
-Replies come from people who have a line already: three rows, the line's messages, the person, and the event's id. Changes of
+Replies come from people who have a line already: four rows, the line's messages, the person, and the event's id. Changes of
 a line's service status, back and forth, are one row.
 """
 
@@ -259,7 +259,12 @@ def _bare(server: str, kind: str, path: str) -> Any:
     def transaction(body: bytes) -> None:
         with lock:
             n = next(turns)
-            keys = {"line": LINES[n % len(LINES)], "person": f"to:{n % PEOPLE}", "event": f"e:{n}"}
+            keys = {
+                "line": LINES[n % len(LINES)],
+                "person": f"to:{n % PEOPLE}",
+                "back": f"b:{n % PEOPLE}",
+                "event": f"e:{n}",
+            }
             execute("BEGIN IMMEDIATE")
             for name, size in _ROWS[kind].items():
                 execute("SELECT value FROM record WHERE key = ?", (keys[name],)).fetchone()
@@ -281,7 +286,7 @@ def _bare(server: str, kind: str, path: str) -> Any:
 
 
 _ROWS: Mapping[str, Mapping[str, int]] = {
-    "reply": {"line": 80, "person": 160, "event": 8},
+    "reply": {"line": 80, "person": 160, "back": 50, "event": 8},
     "status": {"line": 580},
 }
 """The rows that change, with their bytes: as linepicker writes them here."""
