@@ -40,24 +40,23 @@ _OTHER: Final = (
     "is not the one this process began with: it was wiped, replaced, or restored from a backup; "
     "check it, then restart"
 )
+_UNREACHED: Final = (
+    "can't be reached: is it running, and are the URL's host, user, password and database right?"
+)
 _ADVICE: Final = {
     "LP001": _OTHER,
     "LP002": "needs transactions that are READ COMMITTED: set default_transaction_isolation back for this role and database",
     "25006": "is read only: name the primary, or add target_session_attrs=read-write to a URL of several hosts",
-    "28P01": "refused the password",
-    "3D000": "does not exist: create the database",
     "3F000": "has lost its schema `linepicker`: restore a backup, or restart to begin with nothing",
     "42P01": "has lost a table of the schema `linepicker`: restore a backup, or drop the schema to begin with nothing",
     "42883": "has lost a function of the schema `linepicker`: restore a backup, or drop the schema to begin with nothing",
     "42501": "may not be used so: grant this role CREATE on the database, or the schema `linepicker` and what is in it",
     "53100": "can't grow: the disk is full; make room",
-    "53300": "has no connection left: raise its max_connections, lower ?max_size=, or put a pooler before it",
     "55P03": "is locked by another transaction; end it, or raise ?timeout=",
     "57014": "took too long; look at what the server is busy with, or raise ?timeout=",
 }
 _ADVICE_OF_CLASS: Final = {
     "22": "can't hold such a key or value",
-    "28": "refused this user: look at the user, the password, and pg_hba.conf",
     "53": "is short of resources: look at the server's log",
     "57": "is starting, stopping, or has ended this connection; try again",
     "XX": "is damaged or has failed: look at the server's log",
@@ -156,9 +155,7 @@ class Database:
         advice = _ADVICE.get(state) or _ADVICE_OF_CLASS.get(state[:2])
         if advice is None:
             reached = state or not isinstance(error, psycopg.OperationalError)
-            advice = (
-                "failed" if reached else "can't be reached: is it running, and is the URL right?"
-            )
+            advice = "failed" if reached else _UNREACHED
         if isinstance(error, psycopg.DataError | UnicodeEncodeError):
             advice = _ADVICE_OF_CLASS["22"]
         if unknown:
@@ -175,6 +172,8 @@ class Database:
         for loop, each in pools.items():
             if loop.is_running():
                 asyncio.run_coroutine_threadsafe(each.close(), loop)
+            elif not loop.is_closed() and not _in_a_loop():
+                loop.run_until_complete(each.close())
         if pool is not None:
             pool.close()
 
@@ -236,7 +235,7 @@ class Database:
         self._ready = True
 
     def _recognise(self, connection: Connection[Any]) -> None:
-        version, encoding, read_only, commit, fsync, *_, exists = _one(connection, LOOK)
+        version, encoding, read_only, commit, _, exists = _one(connection, LOOK)
         if version < _OLDEST * 10_000:
             raise StoreError(
                 f"the store {self.where} is PostgreSQL {version // 10_000}; linepicker needs {_OLDEST} or newer"
@@ -247,13 +246,11 @@ class Database:
             )
         if read_only:
             raise StoreError(f"the store {self.where} {_ADVICE['25006']}")
-        if commit == "off" or not fsync:
-            setting = "synchronous_commit" if commit == "off" else "fsync"
+        if commit == "off":
             _log.warning(
-                "the store %s runs with %s = off: a crash of the server may undo what it acknowledged, so that recipients "
-                "count as new again and budgets are spent twice",
+                "the store %s runs with synchronous_commit = off: a crash of the server may undo what it acknowledged, so "
+                "that recipients count as new again and budgets are spent twice",
                 self.where,
-                setting,
             )
         if not exists and self.base:
             raise StoreError(f"the store {self.where} {_OTHER}")
@@ -293,6 +290,12 @@ class Database:
         """Start afresh: neither threads nor connections may be used by two processes."""
         self._inherited += [self._pool, self._pools]  # to be ended would mean to end the parent's
         self._start()
+
+
+def _in_a_loop() -> bool:
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop() is not None
+    return False
 
 
 def _one(connection: Connection[Any], query: Any) -> tuple[Any, ...]:

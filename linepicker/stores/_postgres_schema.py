@@ -20,10 +20,14 @@ __all__ = ["LIMITS", "LOOK", "MIGRATIONS", "READ", "SCAN", "SWAP"]
 LOOK: Final = """
     SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
         pg_is_in_recovery() OR current_setting('transaction_read_only')::bool,
-        current_setting('synchronous_commit'), current_setting('fsync')::bool,
-        to_regnamespace('linepicker') IS NOT NULL, to_regclass('linepicker.store') IS NOT NULL
+        current_setting('synchronous_commit'),
+        EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'linepicker'),
+        EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'linepicker' AND tablename = 'store')
 """
-"""What has to be known of a server: version, encoding, read only, two settings, and what is there of ours."""
+"""What has to be known of a server: version, encoding, read only, when it acknowledges, and what is there of ours.
+
+By its tables: `to_regclass` and the like may not see yet what another session has just made.
+"""
 
 LIMITS: Final = (
     "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)"
