@@ -293,6 +293,21 @@ async def test_a_running_async_router_stops_when_its_store_is_wiped(server):
                 await router.reserve(to)
 
 
+def test_an_answer_that_others_overtook_is_no_loss(either, opened, name):
+    """What was read before the first write, or before the last, is handed out though another thread knows more by then."""
+    store = opened(either.url(namespace=name))
+    version = 0
+    for value in (b"1", b"2"):
+        reading = store.keyspace.read(["a"])
+        replies = store.link.exchange(next(reading))
+        later = store.swap([Write("a", version, value)]).records["a"].version
+        with pytest.raises(StopIteration) as ended:
+            reading.send(replies)
+        assert ended.value.value.records["a"].version == version
+        version = later
+    assert store.read(["a"]).records["a"] == Record(version, b"2")
+
+
 def test_an_own_key_that_was_evicted_is_missed(either, opened, name):
     """Records without their namespace's key are never read as a store's."""
     put(opened(either.url(namespace=name)), a=b"1")

@@ -170,14 +170,15 @@ class Keyspace:
     def read(self, keys: Collection[str]) -> Talk[Answer]:
         """`Store.read`."""
         self.check_open()
-        floor = self._counter
+        known, floor = self._epoch, self._counter
         names = [self._prefix + key for key in keys]
         time, found = yield Exchange((("TIME",), ("MGET", self._own, *names)), True)
-        self._know(found[0] or b"", floor)
-        if not self._epoch and any(found[1:]):
+        self._know(found[0] or b"", known, floor)
+        if not found[0] and any(found[1:]):
             raise StoreError(
                 f"the store {self.where} has lost its key {self._own} and kept others: it was evicted or deleted. Bring a "
-                "backup back, or delete the namespace's other keys to begin anew"
+                "backup back, or delete the namespace's other keys to begin anew",
+                answered=True,
             )
         records = {
             key: ABSENT if raw is None else self._record(raw)
@@ -188,7 +189,7 @@ class Keyspace:
     def swap(self, writes: Sequence[Write], seen: Mapping[str, int]) -> Talk[Answer]:
         """`Store.swap`."""
         self.check_open()
-        floor, epoch, prefix = self._counter, self._epoch, self._prefix
+        epoch, floor, prefix = self._epoch, self._counter, self._prefix
         keys = [write.key for write in writes]
         args: list[str | bytes | int] = [
             *(len(writes), epoch, secrets.token_bytes(_EPOCH_BYTES), floor, int(_LOSS * _TICKS))
@@ -212,13 +213,13 @@ class Keyspace:
         verdict, seconds, micros, was, *rest = reply
         now = _moment(seconds, micros)
         if verdict != 1:
-            self._know(was, floor, final=verdict < 0)
+            self._know(was, epoch, floor, final=verdict < 0)
             moved = {
                 keys[place - 1]: self._record(raw) if raw else ABSENT
                 for place, raw in zip(rest[::2], rest[1::2], strict=True)
             }
             return Answer(False, now, moved)
-        self._know(was or rest[1], floor)
+        self._know(was or rest[1], epoch, floor)
         counter = rest[0]
         records: dict[str, Record] = {}
         for key, _, value, _ in writes:
@@ -239,13 +240,13 @@ class Keyspace:
     def scan(self, prefix: str, page: Page) -> Talk[None]:
         """One step of `Store.scan`: what *page* finds next."""
         self.check_open()
-        floor = self._counter
+        known, floor = self._epoch, self._counter
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self._prefix + prefix) + "*"
         args = (page.cursor, pattern, _PAGE)
         ((server, was, cursor, *rest),) = yield from _run(
             _STEP, _STEP_DIGEST, [self._own], args, (), repeatable=True
         )
-        self._know(was, floor)
+        self._know(was, known, floor)
         if page.server not in {b"", server}:
             page.cursor, page.server, page.found = b"0", server, []
             return  # the cursor was another server's: what this step found is not all there was
@@ -275,20 +276,22 @@ class Keyspace:
         raw = version.to_bytes(_EPOCH_BYTES + _COUNTER_BYTES, "big")
         return raw[_EPOCH_BYTES:] if raw[:_EPOCH_BYTES] == epoch else _NO_SUCH_VERSION
 
-    def _know(self, was: bytes, floor: int, *, final: bool = False) -> None:
-        """Take in the namespace's own key, which must be that of the same store as ever. *floor* is the counter that was
-        known when the question was sent."""
+    def _know(self, was: bytes, known: bytes, floor: int, *, final: bool = False) -> None:
+        """Take in the namespace's own key, which must be that of the same store as ever. *known* and *floor* are the epoch
+        and the counter that were known when the question was sent; meanwhile others may have learned more."""
         epoch, counter = was[:_EPOCH_BYTES], int.from_bytes(was[_EPOCH_BYTES:], "big")
-        if self._epoch and epoch != self._epoch:
+        if epoch != known and (known or (self._epoch and epoch not in {b"", self._epoch})):
             raise StoreError(
                 f"the store {self.where} is not the one this process began with: it was "
-                f"{'replaced' if epoch else 'wiped'}; check it, then restart"
+                f"{'replaced' if epoch else 'wiped'}; check it, then restart",
+                answered=True,
             )
         lost = (floor - counter) / _TICKS if counter else 0.0
         if lost > _LOSS or final:
             raise StoreError(
                 f"the store {self.where} has lost what was written in its last {lost:.0f} s: it was restored from a backup, "
-                "or failed over to a replica that lagged; check it, then restart"
+                "or failed over to a replica that lagged; check it, then restart",
+                answered=True,
             )
         if epoch:
             self._epoch, self._base = epoch, int.from_bytes(epoch, "big") << COUNTER_BITS

@@ -141,7 +141,11 @@ class Target:
         advice = next((each for words, each in _ADVICE if re.search(words, text)), other)
         shown = str(error).partition(", with args beginning")[0]
         shown = re.sub(re.escape(self.own) + r"\S*", self.own, shown)
-        return StoreError(f"the store {self.where} {advice} ({shown})", unknown=unknown)
+        return StoreError(
+            f"the store {self.where} {advice} ({shown})",
+            unknown=unknown,
+            answered="WRONGTYPE" in text,
+        )
 
 
 class Course:
