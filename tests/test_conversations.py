@@ -331,6 +331,7 @@ async def test_a_view_of_another_conversation_of_theirs_is_no_matter(world):
     await begun_on_b(world, router)
     assert not await feels(world, router, "CRITICAL")
     assert not await feels(world, router, "CRITICAL", number=None, chat_id="c1")
+    assert not await feels(world, router, "CRITICAL", number=None, chat_id="unheard of")
     assert not await feels(world, router, "CRITICAL", None, number=None, chat_id="c1")
     made = await router.reserve(ANN)
     assert (made.number, made.chat_id) == (B, "c2")

@@ -273,6 +273,8 @@ async def test_a_settlement_keeps_what_receipts_told_before(world):
     await made.settle("SENT", message_id="m", chat_id="c")
     assert await world.report(router, Delivered, "m")
     assert await outcomes(router) == {"sent": 2, "opened": 1, "delivered": 1}
+    assert await world.report(world.router(), MessageRead, "m", chat_health="CRITICAL")
+    assert (await refusal(Held, router)).reason == "quiet"
 
 
 async def test_a_delivery_after_a_failure_corrects_it(world):
@@ -316,6 +318,18 @@ async def test_the_correction_of_one_failure_leaves_the_others(plain):
     await plain.report(router, Failed, sms, unreceipted=True)
     await plain.fail(router, 4)
     assert (await view(router)).standing == "ok"
+    await plain.fail(router, 1)
+    assert (await view(router)).standing == "failing"
+
+
+async def test_a_correction_takes_no_other_failure_from_the_share(plain):
+    """Six of ten failed, whatever became of a message that owes no receipts."""
+    router = plain.router(loose(failures={"streak": 50, "share": 0.6, "sample": 10}))
+    await plain.fail(router, 5)
+    sms = await plain.send(router)
+    await plain.report(router, Failed, sms, code=4001, unreceipted=True)
+    for message_id in (sms, *[await plain.send(router) for _ in range(3)]):
+        await plain.report(router, Delivered, message_id)
     await plain.fail(router, 1)
     assert (await view(router)).standing == "failing"
 
