@@ -19,8 +19,9 @@ namespace's slot key by key, its calls are `StoreError`s. `scan` walks through a
 
 What survives is what the server saves: with `appendonly yes` and `appendfsync always` all that was acknowledged, with
 `everysec` all but the last second or two. A failover loses what had not reached the replica that takes over; with
-`durable=1` that is only what was answered as unknown, as long as that replica is the one that acknowledged. Who was written
-to in the time lost counts as new, perhaps on another line, and what their lines spent in it is spent twice. Such a loss is
+`durable=1` that is only what was answered as unknown, as long as that replica is the one that acknowledged. Set
+`min-replicas-to-write 1`, so that a primary that is cut off takes no writes. Who was written to in the time lost counts as new,
+perhaps on another line, and what their lines spent in it may be spent twice. Such a loss is
 logged as a warning; one of more than a minute is taken for a restored backup, and a `StoreError`. No version ever comes again.
 
 An eviction policy other than `noeviction` is a warning in the log, since it makes people new. A replica is a `StoreError`.
