@@ -571,6 +571,15 @@ async def test_a_reply_is_the_pools_that_had_the_conversation(world):
     assert (await outcomes(one))["answered"] == 1
 
 
+async def test_what_the_caller_knows_holds_for_a_repeated_key_too(world):
+    """As for any other reservation."""
+    router = world.router()
+    made = await router.reserve(ANN, line=A, key="k")
+    await feels(world, router, "CRITICAL")
+    again = await router.reserve(ANN, key="k", chat_health="HEALTHY")
+    assert again.id == made.id
+
+
 async def test_both_rules_speak_for_themselves(world):
     """One enforced, one in shadow: held by the one, with the other's note; the other way round likewise."""
     for modes in (("enforce", "shadow"), ("shadow", "enforce")):

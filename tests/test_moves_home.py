@@ -497,6 +497,35 @@ async def test_who_can_not_go_home_stays_where_they_are(world, obstacle):
     assert (made.number, made.kind) == (B, "known")
 
 
+@pytest.mark.parametrize(("health", "number"), [("CRITICAL", B), ("AT_RISK", A)])
+async def test_nobody_goes_home_into_a_conversation_that_is_held(world, health, number):
+    """What the provider thought of the one they left is remembered."""
+    router = world.router(loose(**HOME))
+    await (await router.reserve(ANN, line=A)).settle("SENT", chat_id="c1")
+    await router.report(ChatHealthChanged(ANN, health, number=A, at=NOW))
+    world.clock.advance(1)
+    await flag(world, router)
+    await (await router.reserve(ANN, chat_health="HEALTHY")).settle("SENT")
+    await well_again(world, router)
+    await passes(world, router, 3 * HOUR)
+    made = await router.reserve(ANN)
+    assert made.number == number
+    await made.check()
+
+
+async def test_the_first_message_after_an_operators_move_tells_of_it(world):
+    """As one that a gate moved: where from, and the policy's text, once."""
+    router = world.router(loose(**HOME))
+    await (await router.reserve(ANN, line=A)).settle("SENT")
+    await router.move(ANN, B)
+    made = await router.reserve(ANN)
+    assert (made.number, made.kind) == (B, "known")
+    assert (made.moved_from, made.continuation) == (A, TEXT)
+    assert made.decision.moved_from == A
+    made = await router.reserve(ANN)
+    assert made.moved_from is made.continuation is None
+
+
 async def test_a_line_takes_so_many_home_a_day(world):
     """Going home is a move, within that line's moves of the day."""
     router = world.router(loose({"moves_per_day": 2}, **HOME))

@@ -365,6 +365,17 @@ async def test_an_answered_conversation_is_counted_once(world):
     assert await outcomes(router) == {"sent": 1, "opened": 1, "answered": 1}
 
 
+@pytest.mark.parametrize("behind", [0.0, 200.0])
+async def test_who_answers_at_once_has_answered_though_the_providers_clock_is_behind(world, behind):
+    """By up to five minutes; and only once."""
+    router = world.router()
+    await world.send(router, ANN)
+    for n in range(2):
+        world.clock.advance(1)
+        await router.report(Replied(A, ANN, at=world.clock.now() - behind, event_id=f"e{n}"))
+    assert (await outcomes(router))["answered"] == 1
+
+
 async def test_a_reply_that_is_an_opt_out_is_counted_as_one(world):
     """Once a person, by the line it was written to; who is told by others to have opted out counts for no line."""
     router = world.router()
@@ -904,6 +915,15 @@ async def test_what_spoke_against_a_line_is_forgotten_with_its_week(world):
     assert (dict(shown.outcomes), shown.reasons) == ({}, ())
     for process in (router, world.router(loose(failures={"mode": "off"}))):
         assert A in {(await process.reserve(person(900 + n))).number for n in range(20)}
+
+
+async def test_who_writes_first_opens_and_answers_nothing(world):
+    """inbound=True on a line they wrote to; what they write later is no answer to a conversation of ours."""
+    router = world.router()
+    await router.reserve(ANN, line=A, inbound=True)
+    world.clock.advance(10)
+    await router.report(Replied(A, ANN, at=world.clock.now()))
+    assert await outcomes(router) == {"sent": 1}
 
 
 async def test_an_answer_is_counted_whether_we_answer_it_first_or_hear_of_it_first(world):
