@@ -13,9 +13,9 @@ A known recipient was met before by the router that is asked. The first time, wh
 as much: the router tries a new conversation before it learns whose they are.
 
 LiteLLM's deployments carry neither limits nor weights, its cheapest case; *enforcing limits* they have requests per minute,
-and `enable_pre_call_checks`, without which it does not hold simple-shuffle to them. The scan keeps counts, and has neither lock, nor
-window, nor memory of recipients. `limits` walks through its keys in a thread of its own 10 ms after a hit; its timings are
-short enough to leave that out, since on a busy machine it can double them.
+and `enable_pre_call_checks`, without which it does not hold simple-shuffle to them. The scan keeps counts, and has neither
+lock, nor window, nor memory of recipients. `limits` walks through its keys in a thread of its own 10 ms after a hit; its
+timings are short enough to leave that out, since on a busy machine it can double them.
 """
 
 from __future__ import annotations
