@@ -184,7 +184,7 @@ async def test_every_read_and_every_swap_is_one_round_trip(postgres, proxy):
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_a_connection_lost_during_a_swap_leaves_it_unknown(open_store, proxy, cut):
     """Whether it arrived or not: `.unknown` says that nobody can tell, and the store goes on by another connection."""
-    store = open_store(host=proxy.folder)
+    store = open_store(host=proxy.folder, max_size=1)
     version = put(store, a=b"1")["a"]
     proxy.cut = cut
     with pytest.raises(StoreError, match="not known") as caught:
@@ -196,7 +196,7 @@ def test_a_connection_lost_during_a_swap_leaves_it_unknown(open_store, proxy, cu
 @pytest.mark.parametrize("cut", ["before", "after"])
 async def test_a_connection_lost_during_a_read_is_not_noticed(postgres, proxy, cut):
     """A read is asked again, once, by either door."""
-    handle = stores.open(postgres.url(host=proxy.folder))
+    handle = stores.open(postgres.url(host=proxy.folder, max_size=1))
     put(handle.store(), a=b"1")
     proxy.cut = cut
     assert handle.store().read(["a"]).records["a"].value == b"1"
@@ -333,26 +333,37 @@ def test_no_update_is_lost_among_processes(store, postgres, start):
     assert [found[key].value for key in ("from", "to")] == [b"760", b"240"]
 
 
+SLOW = """
+    CREATE OR REPLACE FUNCTION linepicker.slow() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
+    CREATE TRIGGER slow BEFORE INSERT ON linepicker.record FOR EACH ROW EXECUTE FUNCTION linepicker.slow();
+"""
+
+
 @pytest.mark.parametrize("filler", [0, 200], ids=["locked by key", "locked by namespace"])
-def test_of_two_swaps_that_demand_what_the_other_makes_one_is_refused(store, filler):
-    """A demand that a record be absent binds until the swap is done, against a record that comes meanwhile too."""
+def test_of_two_swaps_that_demand_what_the_other_makes_one_is_refused(store, postgres, filler):
+    """A demand that a record be absent binds until the swap is done, against a record that comes meanwhile too: here with
+    a long while between look and write."""
     more = [Write(f"filler:{n}", 0, SAME) for n in range(filler)]
     meet = threading.Barrier(2)
+    store.read([])
+    postgres.sql(SLOW.format(seconds=0.02))
 
     def create(mine: str, other: str) -> bool:
         meet.wait(30)
         return store.swap([Write(other, 0, SAME), Write(mine, 0, b""), *more]).applied
 
     with ThreadPoolExecutor(2) as pool:
-        for n in range(100):
+        for n in range(10):
             a = pool.submit(create, f"a{n}", f"b{n}")
             b = pool.submit(create, f"b{n}", f"a{n}")
             assert [a.result(), b.result()].count(True) == 1
 
 
-def test_a_demand_holds_until_the_swap_is_done(store):
+def test_a_demand_holds_until_the_swap_is_done(store, postgres):
     """Whatever only checks a record is applied before its change or refused after it: none passes on an old look."""
     switch = put(store, switch=b"on")["switch"]
+    postgres.sql(SLOW.format(seconds=0.005))
     off = threading.Event()
 
     def use(thread: int) -> int:
@@ -366,7 +377,7 @@ def test_a_demand_holds_until_the_swap_is_done(store):
 
     with ThreadPoolExecutor(4) as pool:
         users = [pool.submit(use, thread) for thread in range(4)]
-        while len(store.read([f"use:{n}:20" for n in range(4)]).records) < 4:
+        while ABSENT in store.read([f"use:{n}:9" for n in range(4)]).records.values():
             pass
         after = store.swap([Write("switch", switch, b"off")]).records["switch"].version
         off.set()
@@ -717,13 +728,7 @@ def test_a_statement_that_takes_too_long_is_ended(open_store, postgres):
     """Twice `timeout` is all that any statement has, whatever it is doing."""
     store = open_store(timeout=0.1)
     put(store, a=b"1")
-    postgres.sql(
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$"
-    )
-    postgres.sql(
-        "CREATE TRIGGER slow BEFORE INSERT ON linepicker.record FOR EACH ROW EXECUTE FUNCTION slow()"
-    )
+    postgres.sql(SLOW.format(seconds=60))
     with pytest.raises(StoreError, match="took too long") as caught:
         store.swap([Write("b", 0, b"2")])
     assert not caught.value.unknown
