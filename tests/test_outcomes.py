@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -332,6 +333,29 @@ async def test_a_correction_takes_no_other_failure_from_the_share(plain):
         await plain.report(router, Delivered, message_id)
     await plain.fail(router, 1)
     assert (await view(router)).standing == "failing"
+
+
+async def test_what_tells_whose_a_message_was_is_kept_for_a_while(plain):
+    """Messages 3 days from the last word of them, events 2, conversations half a year from the last time somebody wrote; what
+    belongs to a line or an assignment for good."""
+    router, kept = plain.router(), plain.handle.store()._expires
+
+    def days(key: str) -> float:
+        return (kept[key] - time.time()) / DAY
+
+    made = await router.reserve(ANN, line=A)
+    await made.settle("SENT", message_id="m", chat_id="c")
+    await plain.report(router, Delivered, "m")
+    await plain.report(router, Delivered, "of another deployment", number=A)
+    await plain.report(router, Delivered, number=A, event_id="e1")
+    await router.report(Replied(A, ANN, at=NOW, event_id="e2", chat_id="c"))
+    expected = {"message/m": 3, "message/of another deployment": 3, "chat/c": 180}
+    expected |= {"event/e1": 2, "event/e2": 2}
+    assert {key: round(days(key), 1) for key in expected} == expected
+    assert not [key for key in kept if key.startswith(("line/", "to/", "fleet/"))]
+    plain.clock.advance(100 * DAY)
+    await router.report(Replied(A, ANN, at=plain.clock.now(), chat_id="c"))
+    assert round(days("chat/c"), 1) == 180
 
 
 async def test_what_is_older_than_a_week_counts_no_more(plain):
