@@ -178,11 +178,15 @@ class AsyncLink(Course):
 
     async def _opened(self) -> Any:
         while self._free:
-            with suppress(*FAILURES):
-                connection = self._free.pop()
-                if not await _has_data(connection):
-                    return connection
-                await connection.disconnect(nowait=True)  # as in `Link`
+            connection, ended = self._free.pop(), True
+            try:
+                with suppress(*FAILURES):
+                    ended = await _has_data(connection)  # as in `Link`
+            finally:
+                if ended:
+                    await connection.disconnect(nowait=True)
+            if not ended:
+                return connection
         if self._watch is None:
             self._watch = self._until_the_loop_ends()
             await anext(self._watch)
