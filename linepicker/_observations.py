@@ -35,7 +35,8 @@ WORST: Final = frozenset({"CRITICAL", "FLAGGED"})
 """Whatever was better before one of these no longer matters."""
 
 Reported = tuple[float, float]
-"""When it happened by the reporter's clock, and when we heard of it."""
+"""When it happened by the reporter's clock, and when we heard of it. It counts for the earlier of the two; the first tells it
+from others, so that an event from a fast clock is the same one when it comes again."""
 
 
 def _pruned(moments: Iterable[float], span: float) -> tuple[float, ...]:
@@ -79,15 +80,23 @@ class Observations:
         moment, name = max(latest, key=lambda each: (each[0], BADNESS.get(each[1], 0)))
         return name, moment
 
+    @property
+    def told(self) -> Mapping[str, tuple[Reported, ...]]:
+        """The reports, each with the moment it counts for and when it was heard."""
+        return {
+            name: tuple((min(at, heard), heard) for at, heard in pairs)
+            for name, pairs in self.reports.items()
+        }
+
     def not_after(self, now: float) -> Observations:
         """With moments that only a clock that stepped back can explain, those after *now*, brought to *now*."""
         late = any(ms and ms[-1] > now for ms in self.polls.values())
-        if not late and all(at <= now for pairs in self.reports.values() for at, _ in pairs):
+        if not late and all(heard <= now for pairs in self.reports.values() for _, heard in pairs):
             return self
         return Observations(
             {name: tuple(sorted({min(m, now) for m in ms})) for name, ms in self.polls.items()},
             {
-                name: tuple(sorted({min(at, now): min(heard, now) for at, heard in pairs}.items()))
+                name: tuple((at, min(heard, now)) for at, heard in pairs)
                 for name, pairs in self.reports.items()
             },
         )
@@ -116,22 +125,23 @@ class Observations:
         self, value: str, at: float, received: float, *, polls: Sequence[float], span: float
     ) -> Observations | None:
         """With *value* as reported for the moment *at*; None: a duplicate, or out of date."""
-        bad = BADNESS[value]
+        bad, moment = BADNESS[value], min(at, received)
         polled = self.with_repeats(polls)
         for name, moments in polled.items():
             better = BADNESS.get(name, 0) < bad
-            if moments and better and moments[-1] > at + DRIFT:
+            if moments and better and moments[-1] > moment + DRIFT:
                 return None
-            if moments and name in WORST and name != value and moments[-1] >= at:
+            if moments and name in WORST and name != value and moments[-1] >= moment:
                 return None
-        for name, pairs in self.reports.items():
-            if name in WORST and name != value and any(other >= at for other, _ in pairs):
+        for name, pairs in self.told.items():
+            if name in WORST and name != value and any(other >= moment for other, _ in pairs):
                 return None
         known = dict(self.reports.get(value, ()))
         if at in known:
             return None
         known[at] = received
-        kept = tuple((moment, known[moment]) for moment in _pruned(known, span))
+        recent = _pruned(map(min, known.items()), span)
+        kept = tuple(sorted(each for each in known.items() if min(each) in recent))
         if kept == self.reports.get(value):
             return None
         pruned = {name: _pruned(moments, span) for name, moments in polled.items()}
@@ -148,13 +158,13 @@ class Observations:
     @property
     def reported(self) -> tuple[str, float] | None:
         """The value the latest report gave, and when that was heard."""
-        told = ((at, name, heard) for name, pairs in self.reports.items() for at, heard in pairs)
+        told = ((at, name, heard) for name, pairs in self.told.items() for at, heard in pairs)
         latest = max(told, default=None)
         return None if latest is None else latest[1:]
 
     def last(self, value: str) -> float | None:
         """The latest moment *value* was seen, if ever."""
-        moments = [*self.polls.get(value, ()), *(at for at, _ in self.reports.get(value, ()))]
+        moments = [*self.polls.get(value, ()), *(at for at, _ in self.told.get(value, ()))]
         return max(moments, default=None)
 
     def good_since(self) -> float:
@@ -162,14 +172,14 @@ class Observations:
         bad = [name for name in {*self.polls, *self.reports} if BADNESS.get(name, 0)]
         last = max((self.last(name) or 0.0 for name in bad), default=0.0)
         moments = [m for name, ms in self.polls.items() if name not in bad for m in ms]
-        moments += [m for name, ps in self.reports.items() if name not in bad for m, _ in ps]
+        moments += [m for name, ps in self.told.items() if name not in bad for m, _ in ps]
         return min((m for m in moments if m > last), default=last) if bad else 0.0
 
     def _established(self, good: int, bad: int, span: float) -> bool:
         """Whether values up to badness *good* count, given all that is worse than *bad*."""
         better = [
             at
-            for name, pairs in self.reports.items()
+            for name, pairs in self.told.items()
             if BADNESS.get(name, 0) <= good and name != UNKNOWN
             for at, _ in pairs
         ]
@@ -178,7 +188,7 @@ class Observations:
             if BADNESS.get(name, 0) > bad and moments:
                 after_poll = max(after_poll, moments[-1])
                 after_report = max(after_report, moments[-1])
-        for name, pairs in self.reports.items():
+        for name, pairs in self.told.items():
             if BADNESS.get(name, 0) > bad:
                 for at, received in pairs:
                     ended = min((other for other in better if other > at), default=at + DRIFT)
