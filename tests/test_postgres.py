@@ -635,8 +635,9 @@ def test_parameters_that_are_not_ours_reach_the_driver(open_store, postgres):
     store.read([])
     found = postgres.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'a b+c'")
     assert found == [(1,)]
-    with store.database.connect() as connection:
-        assert connection.execute("SHOW work_mem").fetchone() == ("1234kB",)
+    connection = store.database.connect()
+    assert connection.execute("SHOW work_mem").fetchone() == ("1234kB",)
+    store.database.release(connection)
 
 
 # What is lost under a running store.
@@ -733,6 +734,35 @@ def test_a_statement_that_takes_too_long_is_ended(open_store, postgres):
         store.swap([Write("b", 0, b"2")])
     assert not caught.value.unknown
     assert store.read(["a", "b"]).records["b"] == ABSENT
+
+
+async def test_a_server_that_stands_still_is_given_up(postgres):
+    """Connected, but silent: after three times `timeout` it is a StoreError, unknown for a swap, by either door."""
+    handle = stores.open(postgres.url(timeout=0.1, max_size=1))
+    store, astore = handle.store(), handle.astore()
+    put(store, a=b"1")
+    await astore.read([])
+    connection = store.database.connect()
+    pids = [connection.info.backend_pid]
+    store.database.release(connection)
+    aconnection = await store.database.aconnect()
+    pids.append(aconnection.info.backend_pid)
+    await store.database.arelease(aconnection)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreError, match="no answer for 0.3 s") as caught:
+            store.swap([Write("b", 0, b"2")])
+        assert caught.value.unknown
+        with pytest.raises(StoreError, match="no answer for 0.3 s") as caught:
+            await astore.swap([Write("b", 0, b"2")])
+        assert caught.value.unknown
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert store.read(["a"]).records["a"].value == b"1"
+    assert (await astore.read(["a"])).records["a"].value == b"1"
+    await handle.aclose()
 
 
 async def test_who_finds_no_free_connection_is_told(postgres):

@@ -9,13 +9,15 @@ import secrets
 import sys
 import weakref
 from contextlib import suppress
+from math import inf
 from threading import Lock
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg import AsyncConnection, Connection, sql
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import ProgrammingError
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
@@ -28,8 +30,7 @@ __all__ = ["Database"]
 
 _log = logging.getLogger(__name__)
 
-_Pool: TypeAlias = ConnectionPool[Connection[Any]]
-_AsyncPool: TypeAlias = AsyncConnectionPool[AsyncConnection[Any]]
+_T = TypeVar("_T")
 
 _OLDEST: Final = 14
 _OURS: Final = {"namespace", "epoch", "timeout", "max_size"}
@@ -63,6 +64,46 @@ _ADVICE_OF_CLASS: Final = {
 }
 
 
+class Timed(Connection[Any]):
+    """A connection that gives up and closes where an answer is not there after `.patience` seconds."""
+
+    patience = inf
+
+    def wait(self, gen: PQGen[_T], *more: Any, **named: Any) -> _T:
+        """As the driver's, which would wait for ever for a server that is there and says nothing."""
+        return super().wait(_in_time(self, gen), *more, **named)
+
+
+class AsyncTimed(AsyncConnection[Any]):
+    """As `Timed`, for coroutines."""
+
+    patience = inf
+
+    async def wait(self, gen: PQGen[_T], *more: Any, **named: Any) -> _T:
+        """As the driver's, which would wait for ever for a server that is there and says nothing."""
+        return await super().wait(_in_time(self, gen), *more, **named)
+
+
+def _in_time(connection: Timed | AsyncTimed, gen: PQGen[_T]) -> PQGen[_T]:
+    """What *gen* does, which is resumed now and then while nothing happens."""
+    until = monotonic() + connection.patience
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and monotonic() > until:
+                connection.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer for {connection.patience:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+
+
+_Pool: TypeAlias = ConnectionPool[Timed]
+_AsyncPool: TypeAlias = AsyncConnectionPool[AsyncTimed]
+
+
 class Database:
     """The way to one database, for threads and for coroutines. Nothing is opened until the first call.
 
@@ -75,6 +116,7 @@ class Database:
         self._conninfo, self.where, own = _taken_apart(url)
         self.timeout, self._size = _numbers(own)
         self.limits = (f"{2000 * self.timeout:.0f}", f"{1000 * self.timeout:.0f}")
+        self._patience = 3 * self.timeout
         self.epoch = 0
         self.base = 0
         self.known = 0
@@ -89,18 +131,22 @@ class Database:
         self._pool: _Pool | None = None
         self._pools: dict[asyncio.AbstractEventLoop, _AsyncPool] = {}
 
-    def connect(self) -> Connection[Any]:
+    def connect(self) -> Timed:
         """A connection that was alive a moment ago; `release` it. Raises `StoreError`."""
         with self._lock:
             self._prepare()
             if self._pool is None:
-                self._pool = ConnectionPool(self._conninfo, open=True, **self._settings())
+                settings = self._settings()
+                self._pool = ConnectionPool(
+                    self._conninfo, connection_class=Timed, open=True, **settings
+                )
             pool = self._pool
         until = monotonic() + self.timeout
         try:
             while True:
                 connection = pool.getconn(timeout=until - monotonic())
                 if _alive(connection):
+                    connection.patience = self._patience
                     return connection
                 pool.putconn(connection)
         except PoolTimeout:
@@ -108,14 +154,14 @@ class Database:
         except PoolClosed:
             raise self._gone() from None
 
-    def release(self, connection: Connection[Any]) -> None:
+    def release(self, connection: Timed) -> None:
         """Give back a connection."""
         if (pool := self._pool) is not None:
             pool.putconn(connection)
         else:
             connection.close()
 
-    async def aconnect(self) -> AsyncConnection[Any]:
+    async def aconnect(self) -> AsyncTimed:
         """As `connect`, for the running event loop."""
         if not self._ready or self._closed:
             await asyncio.to_thread(self._prepare_alone)
@@ -123,7 +169,10 @@ class Database:
         pool = self._pools.get(loop)
         if pool is None:
             self._pools = {each: old for each, old in self._pools.items() if not each.is_closed()}
-            pool = AsyncConnectionPool(self._conninfo, open=False, **self._settings())
+            settings = self._settings()
+            pool = AsyncConnectionPool(
+                self._conninfo, connection_class=AsyncTimed, open=False, **settings
+            )
             self._pools[loop] = pool
         until = monotonic() + self.timeout
         try:
@@ -131,6 +180,7 @@ class Database:
             while True:
                 connection = await pool.getconn(timeout=until - monotonic())
                 if _alive(connection):
+                    connection.patience = self._patience
                     return connection
                 await pool.putconn(connection)
         except PoolTimeout:
@@ -138,7 +188,7 @@ class Database:
         except (PoolClosed, psycopg.OperationalError):
             raise self._gone() from None
 
-    async def arelease(self, connection: AsyncConnection[Any]) -> None:
+    async def arelease(self, connection: AsyncTimed) -> None:
         """As `release`."""
         if (pool := self._pools.get(asyncio.get_running_loop())) is not None:
             await pool.putconn(connection)
@@ -228,7 +278,8 @@ class Database:
         if self._ready:
             return
         try:
-            with psycopg.connect(self._conninfo, **self._driver()) as connection:
+            with Timed.connect(self._conninfo, **self._driver()) as connection:
+                connection.patience = self._patience
                 self._recognise(connection)
         except (psycopg.Error, UnicodeEncodeError) as error:
             raise self.explained(error) from error
@@ -303,7 +354,7 @@ def _one(connection: Connection[Any], query: Any) -> tuple[Any, ...]:
     return row
 
 
-def _alive(connection: Connection[Any] | AsyncConnection[Any]) -> bool:
+def _alive(connection: Timed | AsyncTimed) -> bool:
     """Whether the server has not ended it meanwhile, as far as is known here: what it last said, then the socket's end."""
     with suppress(psycopg.OperationalError):
         connection.pgconn.consume_input()

@@ -7,7 +7,8 @@ pooler that hands out connections by transaction (PgBouncer) may stand between.
 
 URL parameters; all others go to libpq untouched (https://www.postgresql.org/docs/current/libpq-connect.html):
 
-    timeout=5.0     seconds to wait for a connection, then for locks, before `StoreError`; no statement takes twice as long
+    timeout=5.0     seconds to wait for a connection, then for locks, before `StoreError`; the server ends what takes twice
+                    as long, and a server that has not answered after three times as long is given up
     max_size=10     connections of one process; one event loop, or all its threads
 
 Acknowledged is what the server's `synchronous_commit` says: with `on`, on its disk. After a fail-over to a standby that had
