@@ -189,14 +189,14 @@ class Keyspace:
     def swap(self, writes: Sequence[Write], seen: Mapping[str, int]) -> Talk[Answer]:
         """`Store.swap`."""
         self.check_open()
-        epoch, floor, prefix = self._epoch, self._counter, self._prefix
+        epoch, base, floor = self._epoch, self._base, self._counter
         keys = [write.key for write in writes]
         args: list[str | bytes | int] = [
             *(len(writes), epoch, secrets.token_bytes(_EPOCH_BYTES), floor, int(_LOSS * _TICKS))
         ]
         changing = False
         for _, version, value, expires_at in writes:
-            args.append(self._given(version, epoch))
+            args.append(_given(version, base))
             if value is SAME:
                 args += (b"=", b"")
                 continue
@@ -206,8 +206,9 @@ class Keyspace:
         for key, version in seen.items():
             if key not in written:
                 keys.append(key)
-                args.append(self._given(version, epoch))
-        names = [self._own, *(prefix + key for key in keys)]
+                args.append(_given(version, base))
+        prefix = self._prefix
+        names = [self._own, *[prefix + key for key in keys]]
         wait = self._wait if changing else ()
         reply, *acknowledged = yield from _run(_SWAP, _SWAP_DIGEST, names, args, wait)
         verdict, seconds, micros, was, *rest = reply
@@ -267,15 +268,6 @@ class Keyspace:
         counter = int.from_bytes(raw[:_COUNTER_BYTES], "big")
         return Record(self._base | counter, raw[_COUNTER_BYTES:])
 
-    def _given(self, version: int, epoch: bytes) -> bytes:
-        """How the script knows a version: by its counter, if it is of this store."""
-        if version == 0:
-            return b""
-        if version < 0 or version.bit_length() > 8 * (_EPOCH_BYTES + _COUNTER_BYTES):
-            return _NO_SUCH_VERSION
-        raw = version.to_bytes(_EPOCH_BYTES + _COUNTER_BYTES, "big")
-        return raw[_EPOCH_BYTES:] if raw[:_EPOCH_BYTES] == epoch else _NO_SUCH_VERSION
-
     def _know(self, was: bytes, known: bytes, floor: int, *, final: bool = False) -> None:
         """Take in the namespace's own key, which must be that of the same store as ever. *known* and *floor* are the epoch
         and the counter that were known when the question was sent; meanwhile others may have learned more."""
@@ -294,7 +286,8 @@ class Keyspace:
                 answered=True,
             )
         if epoch:
-            self._epoch, self._base = epoch, int.from_bytes(epoch, "big") << COUNTER_BITS
+            self._base = int.from_bytes(epoch, "big") << COUNTER_BITS
+            self._epoch = epoch  # in this order: who finds an epoch finds its base
         if lost > 0 and self._counter >= floor:
             _log.warning(
                 "the store %s has lost what was written in its last %.1f s, in a crash or a failover: who was written to "
@@ -323,6 +316,16 @@ def _run(
     ):  # a server that was started anew; EVAL keeps the script
         replies = yield Exchange((("EVAL", script, *rest), *wait), repeatable)
     return replies
+
+
+def _given(version: int, base: int) -> bytes:
+    """How the script knows a version: by its counter, if it is of the store with that *base*."""
+    if version == 0:
+        return b""
+    counter = version - base
+    if base and 0 < counter < 1 << COUNTER_BITS:
+        return counter.to_bytes(_COUNTER_BYTES, "big")
+    return _NO_SUCH_VERSION
 
 
 def _moment(seconds: bytes, micros: bytes) -> float:
