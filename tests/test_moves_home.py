@@ -9,6 +9,8 @@ import pytest
 from linepicker import (
     AsyncRouter,
     ChatHealthChanged,
+    Delivered,
+    Failed,
     Held,
     Line,
     LineChanged,
@@ -358,6 +360,24 @@ async def test_a_line_that_refused_is_well_from_the_end_of_its_refusal(world):
     assert (await router.reserve(ANN)).number == B
     await passes(world, router, DAY + MINUTE)
     await (await router.reserve(CAT, line=A)).settle("SENT")
+    assert (await router.reserve(ANN)).number == B
+    await passes(world, router, 2 * HOUR)
+    assert (await router.reserve(ANN)).number == A
+
+
+async def test_a_line_whose_messages_failed_has_not_long_been_well(world):
+    """Its time out and trial are over, and not yet long ago."""
+    router = world.router(loose(**HOME))
+    await moved(world, router)
+    await well_again(world, router)
+    await passes(world, router, 3 * HOUR)
+    for n in range(6):
+        made = await router.reserve(f"+1415{n:07d}", line=A)
+        await made.settle("SENT", message_id=f"m{n}")
+        kind = Failed if n < 5 else Delivered
+        await router.report(kind(message_id=f"m{n}", at=world.clock.now()))
+        await passes(world, router, 6 * MINUTE)
+    assert (await shown(router)).standing == "ok"
     assert (await router.reserve(ANN)).number == B
     await passes(world, router, 2 * HOUR)
     assert (await router.reserve(ANN)).number == A
