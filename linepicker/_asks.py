@@ -140,6 +140,8 @@ class Who:
     contact: Contact | None = None
     block_version: int = 0
     block: Block | None = None
+    block_seen: bool = False
+    """Whether the store ever told whether they want messages."""
     same: Write | None = attrs.field(init=False)
     """The demand that the block has not moved."""
 
@@ -164,6 +166,7 @@ class Who:
 
     def met(self, version: int, contact: Contact) -> None:
         """The contact this process has just written."""
+        self.block_seen = True  # the swap demanded it
         if version > self.contact_version:
             self.contact_version, self.contact = version, contact
 
@@ -173,6 +176,8 @@ class Who:
         if record is not None and record.version != self.contact_version:
             self.contact_version, self.contact = record.version, decode(self.contact_key, record)
         record = found.get(self.block_key) if self.block_key is not None else None
+        if record is not None:
+            self.block_seen = True
         if record is not None and record.version != self.block_version:
             self.blocked(record.version, decode("block/", record))
 

@@ -99,7 +99,7 @@ def reserve(
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{who.masked} is written to despite: {made.notes[-1][1]}", 20)
             return made
-        absorb(fleet, answer, who)
+        absorb(fleet, answer, who, writes)
         earlier = _earlier(fleet, answer, ticket, who, key, now)
         if earlier is not None:
             return (yield from _resumed(fleet, request, earlier, now))

@@ -65,5 +65,5 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
             fleet.spent(choice.number, answer.records[state.spending_key].version, spending)
             who.met(answer.records[who.contact_key].version, after)
             return
-        absorb(fleet, answer, who)
+        absorb(fleet, answer, who, writes)
     raise busy()

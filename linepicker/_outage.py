@@ -67,6 +67,8 @@ def carry_on(
     policy = fleet.policy
     if policy.on_store_error != "known_only" or key is not None or who.contact is None:
         return None
+    if who.block_key is not None and not who.block_seen:
+        return None  # nobody asked yet whether they want messages
     if fleet.out_since is None or now - fleet.out_since > policy.store_outage:
         return None
     if fleet.polled_at is None or len(fleet.debts) >= DEBTS_AT_MOST:

@@ -26,8 +26,11 @@ def moved_away(epoch: bytes) -> StoreError:
     )
 
 
-def absorb(fleet: Fleet, answer: Answer, who: Who | None = None) -> None:
-    """Take in what a store answered. Raises StoreError if it is another store than before."""
+def absorb(
+    fleet: Fleet, answer: Answer, who: Who | None = None, refused: Sequence[Write] = ()
+) -> None:
+    """Take in what a store answered, as it *refused* these writes or otherwise. Raises StoreError if it is another store than
+    before."""
     epoch = answer.records.get(EPOCH)
     if epoch is not None and epoch.version != fleet.same.version:
         if (epoch.value or b"").startswith(MOVED):
@@ -37,7 +40,7 @@ def absorb(fleet: Fleet, answer: Answer, who: Who | None = None) -> None:
             "Bring the old store back, or start anew with a new router",
             answered=True,
         )
-    fleet.learn(answer.records)
+    fleet.learn(answer.records, {write.key: write.version for write in refused})
     if who is not None:
         who.learn(answer.records)
 

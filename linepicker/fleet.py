@@ -382,19 +382,25 @@ class Fleet:
         """The fleet's record, as it is now."""
         self.record, self.record_version = record or FleetRecord(), version
 
-    def wrote(self, key: str, version: int, record: Any) -> None:
-        """A record this process has just written. Those of recipients are not the fleet's."""
+    def wrote(self, key: str, version: int, record: Any, *, lost: bool = False) -> None:
+        """A record this process has just written, or that a store went back to. Those of recipients are not the fleet's."""
         if key == self.fleet_key:
             self.recorded(version, record)
         elif key[:5] == "line/":
             number, what = key[5:].rsplit("/", 1)
+            state = self._states.get(number)
             if what == "spending":
+                if lost and state is not None:
+                    state.spending_version = 0
                 self.spent(number, version, record or Spending())
             elif what == "standing":
+                if lost and state is not None:
+                    state.standing_version = 0
                 self.stands(number, version, record or Standing())
 
-    def learn(self, found: Mapping[str, Record]) -> None:
-        """Take in records as a store returned them; what is older than the one held is left."""
+    def learn(self, found: Mapping[str, Record], sent: Mapping[str, int] = {}) -> None:
+        """Take in records as a store returned them; what is older than the one held is left, unless the store refused the very
+        versions that are held, as they were *sent*: then it has lost what it once acknowledged, and this is what there is."""
         for key, record in found.items():
             version = record.version
             if key == self.fleet_key:
@@ -407,8 +413,9 @@ class Fleet:
                 held = state.spending_version if what == "spending" else state.standing_version
             else:
                 continue
-            if held != version and (not version or version > held):
-                self.wrote(key, version, decode(key, record))
+            lost = version < held == sent.get(key)
+            if held != version and (not version or version > held or lost):
+                self.wrote(key, version, decode(key, record), lost=lost)
 
     @property
     def span(self) -> float:

@@ -10,6 +10,7 @@ from linepicker import (
     Line,
     LineChanged,
     NotNow,
+    OptedOut,
     Policy,
     Router,
     StoreError,
@@ -154,6 +155,19 @@ def test_what_needs_the_store_waits_for_it(what):
     store.away = True
     with pytest.raises(StoreError):
         router.reserve(CAT if what == "stranger" else ANN, key="k" if what == "key" else None)
+
+
+def test_whose_opt_out_was_never_looked_up_is_not_written_to():
+    """To know somebody's line is not to know that they want messages."""
+    router, store, clock = world()
+    rules = Policy.from_dict({"on_store_error": "known_only"})
+    other = Router([Line(A), Line(B)], policy=rules, store=store, clock=clock)
+    router.report(OptedOut(ANN, at=NOW))
+    other.lines()
+    other.assignment(ANN)
+    store.away = True
+    with pytest.raises(StoreError):
+        other.reserve(ANN)
 
 
 def test_a_store_that_answers_is_no_outage():

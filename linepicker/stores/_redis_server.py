@@ -95,6 +95,8 @@ class Target:
     sentinel_options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     max_connections: int = 64
     patience: float = 5.0
+    said: set[str] = attrs.field(factory=set, repr=False)
+    """What was logged, and is not said again."""
 
     def connection(self, address: Address | None, *, asks: bool = False) -> Any:
         """A connection of redis-py's, yet to be made; one that *asks* Sentinel has other options. Raises TypeError for those
@@ -154,7 +156,6 @@ class Course:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.known: list[Address] = []
-        self._said: set[str] = set()
 
     def packed(self, ask: Exchange) -> bytes:
         """The commands as they go over the wire."""
@@ -221,8 +222,8 @@ class Course:
             )
 
     def _say(self, level: int, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+        if text not in self.target.said:
+            self.target.said.add(text)
             logging.getLogger("linepicker").log(level, text)
 
 
@@ -253,7 +254,10 @@ def _owner(slots: Sequence[Any], asked: Address, own: str, known: list[Address])
     nodes: list[Address] = []
     found = None
     for first, last, *servers in slots:
-        some = [(host.decode() if host else asked[0], int(port)) for host, port, *_ in servers]
+        some = [
+            (asked[0] if host in {None, b"", b"?"} else host.decode(), int(port))
+            for host, port, *_ in servers
+        ]
         nodes += some
         if first <= slot <= last:
             found = some[0]
