@@ -50,6 +50,7 @@ def opened():
         handles.append(stores.open(url))
         return handles[-1].store()
 
+    open_at.handles = handles
     yield open_at
     for handle in handles:
         handle.close()
@@ -552,6 +553,7 @@ def test_an_unsafe_server_is_said_once(redis_server, opened, caplog):
     put(store, a=b"1")
     server.call("CLIENT", "KILL", "TYPE", "normal")
     store.read(["a"])
+    asyncio.run(opened.handles[0].astore().read(["a"]))
     said = [(each.levelname, each.getMessage()) for each in caplog.records]
     assert len(said) == 2
     assert said[0][0] == "WARNING"
@@ -879,6 +881,27 @@ def test_a_namespace_lies_on_one_node(cluster, opened):
     assert sorted(sizes(cluster)) == [0, 0, 101]
     with pytest.raises(StoreError, match=r"write redis[+]cluster://"):
         opened(one.url()).read(["a"])
+
+
+def test_a_node_that_is_down_is_passed_over(cluster, opened):
+    """Whoever of the nodes can be asked tells where a namespace is; that of a dead node is a StoreError, and not unknown."""
+    for node in cluster:
+        node.call("CONFIG", "SET", "cluster-require-full-coverage", "no")
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+    tried = [opened(f"redis+cluster://{hosts}?namespace=n{n}") for n in range(12)]
+    for store in tried:
+        put(store, a=b"1")
+    cluster[0].kill()
+    gone = []
+    for n, store in enumerate(tried):
+        late = opened(f"redis+cluster://{hosts}?namespace=n{n}")
+        for each in (store, late):
+            try:
+                assert each.swap([Write("b", 0, b"2")]).applied != (each is late)
+            except StoreError as error:
+                gone.append(error.unknown)
+    assert 0 < len(gone) < 24
+    assert not any(gone)
 
 
 async def test_a_namespace_that_moves_to_another_node_is_followed(cluster):
