@@ -67,7 +67,7 @@ class PostgresServer:
         def listen(process: subprocess.Popen[str]) -> None:
             for line in process.stderr:
                 said.append(line)
-                if "ready to accept connections" in line:
+                if "ready to accept" in line:
                     ready.set()
             ready.set()
 

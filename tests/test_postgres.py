@@ -430,22 +430,30 @@ def test_many_may_come_first(postgres, start):
     assert postgres.sql("SELECT count(*) FROM linepicker.store") == [(1,)]
 
 
-def test_a_deadlock_of_others_making_is_tried_again(open_store, new_postgres):
-    """Who locks these tables by hand may meet a swap head on; where the server undoes the swap, it is made again."""
-    new_postgres.sql(f"ALTER DATABASE {new_postgres.name} SET deadlock_timeout = '1500ms'")
-    store = open_store(new_postgres.url(timeout=30))
-    versions = put(store, a=b"1", b=b"1")
-    lock = "SELECT 1 FROM linepicker.record WHERE key = %s FOR UPDATE"
-    with psycopg.connect(new_postgres.url()) as other, ThreadPoolExecutor(1) as pool:
-        other.execute("SET deadlock_timeout = '60s'")
-        other.execute(lock, ["b"])
-        swap = pool.submit(store.swap, [Write(key, versions[key], b"2", 5e9) for key in ("a", "b")])
-        wait = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"
-        while new_postgres.sql(wait) != [(1,)]:
-            pass
-        other.execute(lock, ["a"])  # waits for the swap, and has it once the swap was undone
-        other.commit()
-        assert swap.result(timeout=30).applied
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+def test_what_the_server_undid_for_others_sake_is_made_again(store, postgres, state):
+    """A serialization failure or a deadlock, which others may cause, applied nothing: the swap is made three times, and then
+    refused as not applied."""
+    store.read([])
+    postgres.sql(
+        f"""
+        CREATE SEQUENCE linepicker.attempt;
+        CREATE FUNCTION linepicker.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('linepicker.attempt') < 3 OR NEW.key = 'b' THEN
+                RAISE EXCEPTION 'undone' USING ERRCODE = '{state}';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER fail BEFORE INSERT ON linepicker.record FOR EACH ROW EXECUTE FUNCTION linepicker.fail();
+        """
+    )
+    assert store.swap([Write("a", 0, b"1")]).applied
+    with pytest.raises(StoreError) as caught:
+        store.swap([Write("b", 0, b"1")])
+    assert not caught.value.unknown
+    assert postgres.sql("SELECT last_value FROM linepicker.attempt") == [(6,)]
+    assert [key for key, _ in store.scan("")] == ["a"]
 
 
 # Servers that go and come.
@@ -529,6 +537,31 @@ async def test_a_server_that_is_gone_is_named_until_it_comes_back(postgres):
     assert handle.store().read(["a"]).records["a"].value == b"1"
     assert (await handle.astore().read(["a"])).records["a"].value == b"1"
     await handle.aclose()
+
+
+def test_a_standby_is_not_read_from(open_store, postgres):
+    """What a standby has may be old: reads too are a StoreError there, and go on once it is promoted."""
+    running, late = open_store(), open_store()
+    put(running, a=b"1")
+    postgres.server.stop()
+    signal_file = postgres.server.data / "standby.signal"
+    signal_file.touch()
+    postgres.server.start()
+    try:
+        for store in (running, late):
+            for call in (
+                lambda store=store: store.read(["a"]),
+                lambda store=store: list(store.scan("")),
+                lambda store=store: store.swap([Write("b", 0, b"2")]),
+            ):
+                with pytest.raises(StoreError, match="read only: name the primary") as caught:
+                    call()
+                assert not caught.value.unknown
+    finally:
+        postgres.server.sql("SELECT pg_promote()")
+    for store in (running, late):
+        assert store.read(["a"]).records["a"].value == b"1"
+    put(running, b=b"2")
 
 
 # What is said at the start.
@@ -674,7 +707,7 @@ def test_a_store_that_loses_what_it_had_says_so(store, postgres, loss):
 def test_a_store_made_anew_by_another_process_is_not_taken_for_the_old_one(
     store, open_store, postgres
 ):
-    """The epoch differs, so whoever had the old one is told, after a fork too."""
+    """The epoch differs, so whoever had the old one is told, after a fork too, and puts no third one in its place."""
     put(store, a=b"1")
     postgres.sql("DROP SCHEMA linepicker CASCADE")
     put(open_store(), a=b"1", b=b"2")
@@ -687,6 +720,7 @@ def test_a_store_made_anew_by_another_process_is_not_taken_for_the_old_one(
     store.database.after_fork_in_child()
     with pytest.raises(StoreError, match="not the one"):
         store.read(["a"])
+    assert postgres.sql("SELECT FROM pg_namespace WHERE nspname = 'linepicker'") == []
 
 
 LINES = [Line("+12025550100"), Line("+12025550101")]
@@ -803,6 +837,16 @@ def test_expired_records_leave_the_table_bit_by_bit(open_store, postgres):
     for n in range(10):
         store.swap([Write(f"new:{n}", 0, b"", 5e9), Write(f"more:{n}", 0, b"", 5e9)])
         assert postgres.sql(left) == [(50 - 4 * (n + 1),)]
+
+
+def test_a_record_written_over_and_over_takes_no_more_room(store, postgres):
+    """Its old versions are taken out as new ones come, without a vacuum, and no index grows."""
+    held = put(store, line=b"x" * 200)
+    for _ in range(500):
+        written = store.swap([Write("line", held["line"], b"x" * 200)]).records
+        held = {"line": written["line"].version}
+    size = "SELECT pg_table_size('linepicker.record') + pg_indexes_size('linepicker.record')"
+    assert postgres.sql(size)[0][0] <= 128 * 1024
 
 
 def test_namespaces_share_a_table_and_nothing_else(open_store):

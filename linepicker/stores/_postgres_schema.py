@@ -63,6 +63,9 @@ MIGRATIONS: Final = (
     CREATE FUNCTION linepicker.moment_in(expected bigint, known bigint, moment double precision)
     RETURNS double precision LANGUAGE plpgsql AS $$
     BEGIN
+        IF pg_is_in_recovery() THEN
+            RAISE EXCEPTION 'a standby' USING ERRCODE = 'read_only_sql_transaction';
+        END IF;
         IF NOT EXISTS (
             SELECT FROM linepicker.store s, linepicker.counter c WHERE s.epoch = expected AND c.last_value >= known
         ) THEN

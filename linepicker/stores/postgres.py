@@ -9,7 +9,7 @@ URL parameters; all others go to libpq untouched (https://www.postgresql.org/doc
 
     timeout=5.0     seconds to wait for a connection, then for locks, before `StoreError`; the server ends what takes twice
                     as long, and a server that has not answered after three times as long is given up
-    max_size=10     connections of one process; one event loop, or all its threads
+    max_size=10     connections of a process's threads, and of each event loop
 
 Acknowledged is what the server's `synchronous_commit` says: with `on`, on its disk. After a fail-over to a standby that had
 not got all of it (asynchronous replication), processes that had later acknowledgements raise `StoreError` until restarted.
