@@ -25,6 +25,7 @@ from linepicker.errors import NoLine, StoreError
 from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Record, Write
 from linepicker.stores.postgres import PostgresStore
 
+LINES = [Line("+12025550100"), Line("+12025550101")]
 BUSY = Policy.from_dict(
     {
         "limits": {"new_per_hour": "off"},
@@ -179,6 +180,28 @@ async def test_every_read_and_every_swap_is_one_round_trip(postgres, proxy):
         await getattr(astore, verb)(*arguments, **options)
         assert proxy.turns == before + 2, verb
     await handle.aclose()
+
+
+async def test_a_reservation_is_one_round_trip(postgres, proxy):
+    """Of a new person and of a known one, where this router alone uses the lines, by either door."""
+    url = postgres.url(host=proxy.folder)
+    async with AsyncRouter(LINES, policy=BUSY, store=url, pool="other") as arouter:
+        with Router(LINES, policy=BUSY, store=url) as router:
+            for n in range(2):
+                router.reserve(f"+1212555010{n}")
+            before = proxy.turns
+            for n in range(2, 7):
+                router.reserve(f"+1212555010{n}")
+            assert proxy.turns == before + 5
+            for n in range(2, 7):
+                router.reserve(f"+1212555010{n}")
+            assert proxy.turns == before + 10
+        for n in range(2):
+            await arouter.reserve(f"+1212555011{n}")
+        before = proxy.turns
+        for n in range(2, 7):
+            await arouter.reserve(f"+1212555011{n}")
+        assert proxy.turns == before + 5
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])
@@ -721,9 +744,6 @@ def test_a_store_made_anew_by_another_process_is_not_taken_for_the_old_one(
     with pytest.raises(StoreError, match="not the one"):
         store.read(["a"])
     assert postgres.sql("SELECT FROM pg_namespace WHERE nspname = 'linepicker'") == []
-
-
-LINES = [Line("+12025550100"), Line("+12025550101")]
 
 
 @pytest.mark.parametrize("loss", ["TRUNCATE linepicker.record", "DROP SCHEMA linepicker CASCADE"])
