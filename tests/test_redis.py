@@ -8,6 +8,9 @@ import select
 import signal
 import socket
 import ssl
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -697,6 +700,27 @@ def test_the_drivers_parameters_reach_the_driver(either, opened, name):
     put(store, a=b"1")
     assert "name=lines" in str(either.call("CLIENT", "LIST"))
     assert either.call("EXISTS", f"{{{name}}}:a") == 0
+
+
+def test_a_missing_driver_is_named():
+    """Without redis-py or without hiredis, the message says what to install."""
+    script = """
+        import sys
+        sys.modules[sys.argv[1]] = None
+        from linepicker import StoreError, stores
+        try:
+            stores.open("redis://host")
+        except StoreError as error:
+            print(error)
+    """
+    for module in ("redis", "hiredis"):
+        told = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), module],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "pip install 'linepicker[redis]'" in told.stdout
 
 
 # Forks.
