@@ -97,6 +97,18 @@ def test_the_examples_do_what_is_said(heading, tmp_path, monkeypatch, capsys):
             assert capsys.readouterr().out == (after.text if told else "")
 
 
+@pytest.mark.parametrize("server", ["valkey", "redis6", "postgres"])
+def test_many_machines_need_no_more_than_another_url(
+    server, request, tmp_path, monkeypatch, capsys
+):
+    """The section's program, as it stands, on servers that any number of machines may share."""
+    url = request.getfixturevalue(server).url(namespace="readme")
+    monkeypatch.setenv("LINEPICKER_STORE", url)
+    heading = "From one process to many machines"
+    test_the_examples_do_what_is_said(heading, tmp_path, monkeypatch, capsys)
+    assert not (tmp_path / "shared.db").exists()
+
+
 def test_no_block_is_left_out():
     """Each fenced block is one that some test here reads, and each output belongs to an example."""
     assert {block.language for block in BLOCKS} == {"python", "sh", "text", "toml"}
