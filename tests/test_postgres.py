@@ -693,6 +693,8 @@ def test_parameters_that_are_not_ours_reach_the_driver(open_store, postgres):
     assert found == [(1,)]
     connection = store.database.connect()
     assert connection.execute("SHOW work_mem").fetchone() == ("1234kB",)
+    for name in ("statement_timeout", "lock_timeout"):  # ours hold for a transaction
+        assert connection.execute(f"SHOW {name}").fetchone() == ("0",)
     store.database.release(connection)
 
 
@@ -867,6 +869,23 @@ def test_a_record_written_over_and_over_takes_no_more_room(store, postgres):
         held = {"line": written["line"].version}
     size = "SELECT pg_table_size('linepicker.record') + pg_indexes_size('linepicker.record')"
     assert postgres.sql(size)[0][0] <= 128 * 1024
+
+
+def test_a_version_of_another_store_is_none_of_this_one(store):
+    """Neither of a record that is there, nor of one that is absent."""
+    version = put(store, a=b"1")["a"]
+    foreign = version + (1 << COUNTER_BITS)
+    answer = store.swap([Write("a", foreign, b"2"), Write("b", foreign, SAME)], seen={"c": foreign})
+    assert not answer.applied
+    assert answer.records == {"a": Record(version, b"1"), "b": ABSENT, "c": ABSENT}
+
+
+def test_a_scan_skips_nothing_where_its_pages_meet(store):
+    """Also where the next key is the last one and a little more."""
+    keys = {"!"} | {f"k:{n:04}{end}" for n in range(600) for end in ("", "\1")}
+    put(store, **dict.fromkeys(keys, b""))
+    assert [key for key, _ in store.scan("")] == sorted(keys)
+    assert [key for key, _ in store.scan("k:")] == sorted(keys - {"!"})
 
 
 def test_namespaces_share_a_table_and_nothing_else(open_store):
