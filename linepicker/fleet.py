@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, Literal, Protocol
 
 import attrs
@@ -28,6 +28,7 @@ from linepicker.recipients import area_code
 from linepicker.stores import SAME, Record, Write
 
 SEEN_AT_MOST: Final = 64
+_BEST_FOR: Final = 32
 POLLS_KEPT: Final = 600.0
 """For how long, in seconds, the moments of polls are remembered."""
 LATE_AT_MOST: Final = 1000
@@ -96,6 +97,8 @@ class Fleet:
         self._states: dict[str, LineState] = {}
         self._ranks: dict[str, Rank] = {}
         self._dirty: set[str] = set()
+        self._best: list[str] = []
+        self._best_for = 0
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
 
@@ -346,11 +349,19 @@ class Fleet:
         return Seen(self.guard, self.best) if self.shows_seen else {}
 
     def best(self) -> dict[str, int]:
-        """The versions of the records of the lines that rank best."""
+        """The versions of the records of the lines that rank best, at most 64 of them. Which these are is looked up now and
+        then only: nothing rests on it but how soon this process hears of what others spent."""
+        self._best_for -= 1
+        if self._best_for < 0:
+            self._best_for = _BEST_FOR
+            self._best = list(self._states)
+            if len(self._best) > SEEN_AT_MOST:
+                walks = chain.from_iterable(trie.walk(0) for trie in self._ranking.tiers)
+                self._best = list(islice(walks, SEEN_AT_MOST))
         found: dict[str, int] = {}
-        for trie in self._ranking.tiers:
-            for number in islice(trie.walk(0), SEEN_AT_MOST - len(found) // 2):
-                state = self._states[number]
+        for number in self._best:
+            state = self._states.get(number)
+            if state is not None:
                 found[state.standing_key] = state.standing_version
                 found[state.spending_key] = state.spending_version
         return found
@@ -430,4 +441,5 @@ class Fleet:
         for state in self._states.values():
             state.budget, state.on_time = None, False
         self._ranking, self._ranks = self._empty_ranking(), {}
+        self._best_for = 0
         self._dirty = set(self._states)
