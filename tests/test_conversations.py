@@ -571,6 +571,17 @@ async def test_a_reply_is_the_pools_that_had_the_conversation(world):
     assert (await outcomes(one))["answered"] == 1
 
 
+async def test_what_is_reported_after_the_caller_spoke_outweighs_it(world):
+    """The check before the send goes by the latest word."""
+    router = world.router()
+    await begun(world, router)
+    made = await router.reserve(ANN, chat_health="HEALTHY")
+    world.clock.advance(1)
+    await feels(world, router, "CRITICAL")
+    with pytest.raises(Held):
+        await made.check()
+
+
 async def test_what_the_caller_knows_holds_for_a_repeated_key_too(world):
     """As for any other reservation."""
     router = world.router()
