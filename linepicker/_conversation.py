@@ -20,7 +20,7 @@ def look(
     contact: Contact | None, health: str | None, policy: Policy, now: float, *, inbound: bool
 ) -> Quiet:
     """What the conversation has against a message now. *health*: what the caller knows of it, which outweighs what is
-    recorded. *inbound*: they have just written, so that nothing is unanswered."""
+    recorded. *inbound*: they have just written: nothing is unanswered, and to answer is what an AT_RISK conversation needs."""
     rules = policy.conversation
     unanswered = 0 if contact is None or inbound else contact.unanswered
     if not health:
@@ -30,7 +30,7 @@ def look(
         return _CLEAR  # nearly always
     held, opens_at, slow_until = None, 0.0, 0.0
     notes: tuple[Note, ...] = ()
-    if health == "AT_RISK" and contact is not None and contact.times:
+    if health == "AT_RISK" and contact is not None and contact.times and not inbound:
         slow_until = contact.times[-1] + rules.at_risk_gap
     if health == "CRITICAL" or slow_until > now:
         if rules.chat_health == "shadow":

@@ -25,14 +25,21 @@ def seen_in_week(tally: Tally, spending: Spending, now: float) -> dict[str, int]
 
 
 def weighed(
-    standing: Standing, tally: Tally, spending: Spending, policy: Policy, now: float
+    standing: Standing,
+    tally: Tally,
+    spending: Spending,
+    policy: Policy,
+    now: float,
+    *,
+    heard: bool,
 ) -> Standing:
-    """The standing with the vitality that the line's outcomes come to."""
+    """The standing with the vitality that the line's outcomes come to. *heard*: whether replies are reported at all."""
     learn = policy.learn
     seen = seen_in_week(tally, spending, now)
     value = 1.0
     if learn.enabled:
-        value = vitality(seen, reply_rate=learn.reply_rate, sample=learn.reply_sample)
+        rate = learn.reply_rate if heard else 0.0
+        value = vitality(seen, reply_rate=rate, sample=learn.reply_sample)
     still = value == standing.vitality or (abs(value - standing.vitality) < SHIFT and value < 1.0)
     if still and (value == 1.0 or now < standing.weighed_at + DAY):
         return standing

@@ -192,6 +192,7 @@ class _Receipt:
                 after[records.spending_key(self.number)] or Spending(),
                 self.fleet.policy,
                 self.now,
+                heard=self.fleet.record.heard,
             )
 
 

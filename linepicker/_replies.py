@@ -17,7 +17,7 @@ from linepicker._links import CHATS_KEPT, Finder, link_of, of_pool, owner, pool_
 from linepicker._observations import DRIFT
 from linepicker._polls import ready
 from linepicker._record import Spending, Standing
-from linepicker._small import Block, Link
+from linepicker._small import Block, FleetRecord, Link
 from linepicker._tally import Tally
 from linepicker._update import update
 from linepicker._upkeep import EVENTS_KEPT, is_listed
@@ -113,6 +113,7 @@ class _Reply:
         if who is not None:
             keys += [who.contact_key, *([who.block_key] if who.block_key else [])]
             keys += [records.chat_key(self.chat_id)] if self.chat_id else []
+        keys += [] if self.fleet.record.heard else [self.fleet.fleet_key]
         return keys + ([records.event_key(self.report.event_id)] if self.report.event_id else [])
 
     def change(self, was: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -145,6 +146,9 @@ class _Reply:
             return None
         if mine and was[standing_key] is not None:
             self._weigh(after)
+        if mine and self.fleet.fleet_key in was:
+            record = was[self.fleet.fleet_key] or FleetRecord()
+            after[self.fleet.fleet_key] = attrs.evolve(record, heard=True)
         if event is not None:
             after[event], self.expires[event] = b"\x01", self.now + EVENTS_KEPT
         return after
@@ -198,4 +202,5 @@ class _Reply:
             after[records.spending_key(number)] or Spending(),
             self.fleet.policy,
             self.now,
+            heard=True,
         )

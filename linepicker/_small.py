@@ -52,7 +52,8 @@ class Block(_Small):
 
 @attrs.frozen
 class FleetRecord(_Small):
-    """The moments of the last polls, and of the first; what the last list was, in short; until when somebody is reading it."""
+    """The moments of the last polls, and of the first; what the last list was, in short; until when somebody is reading it;
+    whether a reply was ever reported, without which nobody seems to answer."""
 
     polls: tuple[float, ...] = attrs.field(
         default=(), converter=_listed, validator=attrs.validators.deep_iterable(_moment)
@@ -60,6 +61,7 @@ class FleetRecord(_Small):
     first: float | None = attrs.field(default=None, validator=_SOMETIMES)
     digest: str = attrs.field(default="", validator=_TEXT)
     lease_until: float = attrs.field(default=0.0, validator=_moment)
+    heard: bool = False
 
 
 @attrs.frozen

@@ -84,8 +84,8 @@ def _reported(
     now: float,
 ) -> Standing | None:
     span = fleet.span
-    at = min(report.at, now)
     if isinstance(report, LineReleased):
+        at = min(report.at, now)
         outdated = fleet.polled_at is not None and at + DRIFT < min(fleet.polled_at, now)
         if outdated or (standing.released is not None and now >= standing.released >= at):
             return None
@@ -95,14 +95,14 @@ def _reported(
     said = UNKNOWN if report.unrecognised is not None else report.reputation
     if said is not None:
         seen = standing.reputation.not_after(now).add_report(
-            str(said), at, now, polls=polls, span=span
+            str(said), report.at, now, polls=polls, span=span
         )
         after = attrs.evolve(after, reputation=seen or standing.reputation)
     if report.status is not None:
         state = fleet.state(report.number)
         shown = state is not None and state.line.status is not None  # else polls say nothing of it
         seen = standing.status.not_after(now).add_report(
-            str(report.status), at, now, polls=polls if shown else (), span=span
+            str(report.status), report.at, now, polls=polls if shown else (), span=span
         )
         after = attrs.evolve(after, status=seen or standing.status)
     return after if after != standing else None

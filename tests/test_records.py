@@ -94,7 +94,9 @@ links = st.builds(
     st.booleans(),
 )
 blocks = st.builds(Block, *[st.none() | moments] * 3)
-fleets = st.builds(FleetRecord, st.lists(moments).map(tuple), st.none() | moments)
+fleets = st.builds(
+    FleetRecord, st.lists(moments).map(tuple), st.none() | moments, texts, moments, st.booleans()
+)
 tickets = st.builds(
     Ticket,
     st.from_regex(r"[0-9a-f]{24}", fullmatch=True),
