@@ -112,6 +112,8 @@ class Observed:
 
     polls: list[tuple[float, str]] = attrs.field(factory=list)
     reports: list[tuple[float, float, str]] = attrs.field(factory=list)
+    stamps: set[tuple[float, str]] = attrs.field(factory=set)
+    """The reports taken, by the moment they give themselves, which may be in the future."""
     listings: list[float] = attrs.field(factory=list)
     """Polls that list the line and say nothing of this property."""
 
@@ -419,13 +421,13 @@ class Judge:
         at = min(report.at, now)
         span, bad = self.span, BADNESS[value]
         polls = log.polls
-        duplicate = any((at, value) == (each[0], each[2]) for each in log.reports)
+        duplicate = (report.at, value) in log.stamps
         outdated = any(BADNESS[v] < bad and p > at + DRIFT for p, v in polls)
         later = any(p >= at for p, v in polls if BADNESS[v] >= bad) or any(
             other >= at for other, _, v in log.reports if BADNESS[v] >= bad
         )
         silent = any(p > at + DRIFT for p in log.listings)
-        worse = bad > log.levels(span)[1] and not (outdated or later or silent)
+        worse = bad > log.levels(span)[1] and not (duplicate or outdated or later or silent)
         moments = [p for p, _ in polls] + [other for other, _, _ in log.reports]
         newest = not duplicate and at > max([*moments, *log.listings], default=-INF)
         if answer:
@@ -438,6 +440,7 @@ class Judge:
             return
         if not duplicate:
             log.reports.append((at, now, value))
+            log.stamps.add((report.at, value))
         track.concluded = None
         if value == "CRITICAL":
             self._critical(track, at)

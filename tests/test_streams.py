@@ -867,6 +867,21 @@ def test_a_duplicate_is_false_and_changes_nothing(scene, what):
         assert scene.unmoved(attrs.evolve(event, event_id="e2"))
 
 
+def test_an_event_from_a_fast_clock_that_comes_again_confirms_nothing(scene):
+    """It counts for the moment it was first heard, however far ahead of that it is dated."""
+    scene.wait(100)
+    assert scene.tell("CRITICAL")
+    scene.wait(1)
+    healthy = scene.event("HEALTHY", ago=-200)
+    assert scene.door.tell(healthy)
+    for _ in range(10):
+        scene.wait(30)
+        assert scene.unmoved(healthy)
+        assert scene.standing != "ok"
+    assert scene.tell("HEALTHY", ago=-200)
+    assert scene.standing == "ok"
+
+
 def test_good_news_twice_confirms_nothing(scene):
     """One event that came again and again is one observation; the next one, the hold later, confirms it."""
     scene.wait(100)
