@@ -24,7 +24,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTi
 
 from linepicker.errors import StoreError
 from linepicker.stores import COUNTER_BITS
-from linepicker.stores._postgres_schema import LIMITS, LOOK, MIGRATIONS
+from linepicker.stores._postgres_schema import LOOK, MIGRATIONS
 
 __all__ = ["Database"]
 
@@ -54,7 +54,7 @@ _ADVICE: Final = {
     "42501": "may not be used so: grant this role CREATE on the database, or the schema `linepicker` and what is in it",
     "53100": "can't grow: the disk is full; make room",
     "55P03": "is locked by another transaction; end it, or raise ?timeout=",
-    "57014": "took too long; look at what the server is busy with, or raise ?timeout=",
+    "25P04": "took too long; look at what the server is busy with, or raise ?timeout=",
 }
 _ADVICE_OF_CLASS: Final = {
     "22": "can't hold such a key or value",
@@ -107,7 +107,7 @@ _AsyncPool: TypeAlias = AsyncConnectionPool[AsyncTimed]
 class Database:
     """The way to one database, for threads and for coroutines. Nothing is opened until the first call.
 
-    `.where` is its name in messages, `.timeout` in seconds, `.limits` what a transaction sets first. `.epoch` is the store's,
+    `.where` is its name in messages, `.timeout` in seconds. `.limits` are those of a transaction, `.epoch` is the store's,
     `.base` the same where a version has it, `.known` the largest counter this process has had acknowledged: they are known
     within `connect()` and `aconnect()`. Raises `StoreError` for a URL that can't be understood.
     """
@@ -115,7 +115,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self._conninfo, self.where, own = _taken_apart(url)
         self.timeout, self._size = _numbers(own)
-        self.limits = (f"{2000 * self.timeout:.0f}", f"{1000 * self.timeout:.0f}")
+        self._lock_limit = round(1000 * self.timeout)
+        self.limits: tuple[int, int | None] = (self._lock_limit, None)
         self._patience = 3 * self.timeout
         self.epoch = 0
         self.base = 0
@@ -291,6 +292,8 @@ class Database:
             raise StoreError(
                 f"the store {self.where} is PostgreSQL {version // 10_000}; linepicker needs {_OLDEST} or newer"
             )
+        if version >= 170_000:
+            self.limits = (self._lock_limit, 2 * self._lock_limit)
         if encoding != "UTF8":
             raise StoreError(
                 f"the store {self.where} is in {encoding}; create it with ENCODING 'UTF8'"
@@ -314,7 +317,7 @@ class Database:
 
     def _migrate(self, connection: Connection[Any]) -> None:
         with connection.transaction():
-            connection.execute(LIMITS, self.limits)
+            connection.execute(f"SET LOCAL lock_timeout = {self._lock_limit}")
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             *_, schema, exists = _one(connection, LOOK)
             if not schema:

@@ -9,13 +9,16 @@ not, exclusive where it writes and shared where it only checks, all in one order
 last lock was had. The locks are held until the transaction's end is visible to everyone. They cost no write, unlike row
 locks, so a record that every swap demands (the store's epoch is one) is no bottleneck. A swap of more than a
 hundred keys locks its namespace instead, or the server's table of locks might fill up.
+
+Limits are in milliseconds, and of the transaction: `lock_limit` for each wait, `whole_limit` (from PostgreSQL 17 on) for all of
+it. `statement_timeout` can't be had so: it takes a statement before, and with it a third more time for every call.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LIMITS", "LOOK", "MIGRATIONS", "READ", "SCAN", "SWAP"]
+__all__ = ["LOOK", "MIGRATIONS", "READ", "SCAN", "SWAP"]
 
 LOOK: Final = """
     SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
@@ -29,19 +32,12 @@ LOOK: Final = """
 By its tables: `to_regclass` and the like may not see yet what another session has just made.
 """
 
-LIMITS: Final = (
-    "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)"
-)
-"""For the rest of the transaction, in milliseconds."""
-
 SWAP: Final = """
-    SELECT * FROM linepicker.swap(%b, %b::int8, %b::int8, %b::float8, %b::text[], %b::int8[], %b::bytea[], %b::float8[],
-        %b::text[], %b::int8[], %b::text[], %b::int8[])
+    SELECT * FROM linepicker.swap(%s, %s, %s, %s, %s, %s, %s::text[], %s::int8[], %s::bytea[], %s::float8[],
+        %s::text[], %s::int8[], %s::text[], %s::int8[])
 """
-READ: Final = "SELECT * FROM linepicker.read(%b, %b::int8, %b::int8, %b::float8, %b::text[])"
-SCAN: Final = (
-    "SELECT * FROM linepicker.scan(%b, %b::int8, %b::int8, %b::float8, %b, %b, %b, %b::int8)"
-)
+READ: Final = "SELECT * FROM linepicker.read(%s, %s, %s, %s, %s, %s, %s::text[])"
+SCAN: Final = "SELECT * FROM linepicker.scan(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 MIGRATIONS: Final = (
     """
@@ -60,9 +56,13 @@ MIGRATIONS: Final = (
     ) WITH (fillfactor = 85);
     CREATE INDEX record_expires ON linepicker.record (expires) WHERE expires IS NOT NULL;
 
-    CREATE FUNCTION linepicker.moment_in(expected bigint, known bigint, moment double precision)
-    RETURNS double precision LANGUAGE plpgsql AS $$
+    CREATE FUNCTION linepicker.enter(expected bigint, known bigint, lock_limit int, whole_limit int)
+    RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
+        PERFORM set_config('lock_timeout', lock_limit::text, true);
+        IF whole_limit IS NOT NULL THEN
+            PERFORM set_config('transaction_timeout', whole_limit::text, true);
+        END IF;
         IF pg_is_in_recovery() THEN
             RAISE EXCEPTION 'a standby' USING ERRCODE = 'read_only_sql_transaction';
         END IF;
@@ -71,27 +71,29 @@ MIGRATIONS: Final = (
         ) THEN
             RAISE EXCEPTION 'another store' USING ERRCODE = 'LP001';
         END IF;
-        RETURN coalesce(moment, extract(epoch FROM clock_timestamp()));
     END $$;
 
     CREATE FUNCTION linepicker.read(
-        space text, expected bigint, known bigint, moment double precision, keys text[],
+        space text, expected bigint, known bigint, lock_limit int, whole_limit int, moment double precision,
+        keys text[],
         OUT now double precision, OUT names text[], OUT counters bigint[], OUT contents bytea[]
     ) LANGUAGE plpgsql AS $$
     BEGIN
-        now := linepicker.moment_in(expected, known, moment);
+        PERFORM linepicker.enter(expected, known, lock_limit, whole_limit);
+        now := coalesce(moment, extract(epoch FROM clock_timestamp()));
         SELECT array_agg(r.key), array_agg(r.counter), array_agg(r.value) INTO names, counters, contents
         FROM linepicker.record r
         WHERE r.namespace = space AND r.key = ANY (keys) AND (r.expires IS NULL OR r.expires > now);
     END $$;
 
     CREATE FUNCTION linepicker.scan(
-        space text, expected bigint, known bigint, moment double precision,
+        space text, expected bigint, known bigint, lock_limit int, whole_limit int, moment double precision,
         lower text, upper_space text, upper text, size bigint,
         OUT now double precision, OUT names text[], OUT counters bigint[], OUT contents bytea[]
     ) LANGUAGE plpgsql AS $$
     BEGIN
-        now := linepicker.moment_in(expected, known, moment);
+        PERFORM linepicker.enter(expected, known, lock_limit, whole_limit);
+        now := coalesce(moment, extract(epoch FROM clock_timestamp()));
         SELECT array_agg(p.key), array_agg(p.counter), array_agg(p.value) INTO names, counters, contents
         FROM (
             SELECT r.key, r.counter, r.value FROM linepicker.record r
@@ -102,7 +104,7 @@ MIGRATIONS: Final = (
     END $$;
 
     CREATE FUNCTION linepicker.swap(
-        space text, expected bigint, known bigint, moment double precision,
+        space text, expected bigint, known bigint, lock_limit int, whole_limit int, moment double precision,
         keys text[], counters bigint[], contents bytea[], ends double precision[],
         same text[], same_counters bigint[], seen text[], seen_counters bigint[],
         OUT applied boolean, OUT now double precision,
@@ -112,6 +114,7 @@ MIGRATIONS: Final = (
         seed bigint := hashtextextended(space COLLATE "C", 5);
         ending int;
     BEGIN
+        PERFORM linepicker.enter(expected, known, lock_limit, whole_limit);
         IF current_setting('transaction_isolation') <> 'read committed' THEN
             RAISE EXCEPTION 'not read committed' USING ERRCODE = 'LP002';
         END IF;
@@ -127,7 +130,7 @@ MIGRATIONS: Final = (
             ) AS locks;
         END IF;
 
-        now := linepicker.moment_in(expected, known, moment);
+        now := coalesce(moment, extract(epoch FROM clock_timestamp()));
         applied := NOT EXISTS (
             SELECT FROM unnest(keys || same, counters || same_counters) AS u(k, c)
             WHERE c <> coalesce((
