@@ -244,8 +244,8 @@ def test_memory_and_postgresql_agree(postgres):
     def made(name: str, clock: ManualClock) -> PostgresStore:
         return PostgresStore(postgres.url(), namespace=name, time=clock.now)
 
-    agree(made, examples=25)
-    agree(lambda name, clock: Awaited(AsyncPostgresStore(made(name, clock))), examples=10)
+    agree(made, examples=60)
+    agree(lambda name, clock: Awaited(AsyncPostgresStore(made(name, clock))), examples=30)
 
 
 @pytest.mark.parametrize("name", ["redis6", "valkey"])
