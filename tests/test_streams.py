@@ -619,7 +619,7 @@ def judge(stream: Stream, kind: str, folder: str) -> None:
 
 KINDS = ("exact", "lagging", "lossy")
 QUICK = settings(
-    max_examples=EXAMPLES,
+    max_examples=2 * EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
