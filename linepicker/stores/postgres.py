@@ -11,8 +11,9 @@ URL parameters; all others go to libpq untouched (https://www.postgresql.org/doc
                     long (PostgreSQL 17 or newer), and one that has not answered after three times as long is given up
     max_size=10     connections of a process's threads, and of each event loop
 
-Acknowledged is what the server's `synchronous_commit` says: with `on`, on its disk. After a fail-over to a standby that had
-not got all of it (asynchronous replication), processes that had later acknowledgements raise `StoreError` until restarted.
+Acknowledged is what the server's `synchronous_commit` says: with `on`, on its disk. A failover to a standby that had not got
+all of it (asynchronous replication) forgets the rest: recipients written to in that time count as new. Processes to which
+some dozens of later writes were acknowledged raise `StoreError` until restarted.
 """
 
 from __future__ import annotations
