@@ -1149,7 +1149,10 @@ class Judge:
         """Nothing is known of their line any more."""
         person.number, person.made, person.opener = None, 0, None
         person.life += 1
-        person.waits.clear()
+        late = max(
+            person.waits.values(), default=0.0
+        )  # a settlement that was kept may still bring it
+        person.waits = {"?": late} if late else {}
         person.charges.clear()
 
     def replied(self, person: Person, number: str, at: float, now: float, *, stop: bool) -> None:
