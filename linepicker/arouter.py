@@ -376,7 +376,8 @@ class AsyncRouter:
             elif self._desk.takes_limits:
                 lines = await self._source.fetch(timeout=SHORT_FETCH, attempts=1)
             else:
-                lines = await asyncio.wait_for(self._source.fetch(), SHORT_FETCH)
+                async with asyncio.timeout(SHORT_FETCH):  # wait_for may swallow a cancellation
+                    lines = await self._source.fetch()
             return Fetched(checked(lines), issued)
         except SourceError:
             raise
