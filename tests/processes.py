@@ -1,4 +1,4 @@
-"""Many real processes on one SQLite file, killed at random moments.
+"""Many real processes on one store, killed at random moments: an SQLite file, or what --store names, which has to be empty.
 
     python tests/processes.py --processes 8 --recipients 20000 --kills 50
 
@@ -36,6 +36,7 @@ class Trial:
     recipients: int
     lines: int
     per_day: int
+    store: str
 
     def router(self) -> Router:
         """A router as every process opens it."""
@@ -47,7 +48,8 @@ class Trial:
             }
         )
         lines = [Line(f"+1212555{i:04d}") for i in range(self.lines)]
-        return Router(lines, policy=policy, store=f"sqlite:///{self.directory / 'lines.db'}")
+        store = self.store or f"sqlite:///{self.directory / 'lines.db'}"
+        return Router(lines, policy=policy, store=store)
 
     def notes(self, process: int) -> Path:
         """Where a process notes its answers."""
@@ -157,12 +159,20 @@ def main() -> int:
     parser.add_argument("--per-day", type=int, default=50)
     parser.add_argument("--kills", type=int, default=0, help="of each process")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--store", default="", help="a URL")
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--process", type=int)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as fresh:
         directory = given.directory or Path(fresh)
-        trial = Trial(directory, given.processes, given.recipients, given.lines, given.per_day)
+        trial = Trial(
+            directory,
+            given.processes,
+            given.recipients,
+            given.lines,
+            given.per_day,
+            given.store,
+        )
         if given.process is not None:
             work(trial, given.process)
             return 0
