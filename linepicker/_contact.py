@@ -30,7 +30,6 @@ PAIR_KEPT: Final = 32
 HISTORY_KEPT: Final = 10
 """How many earlier lines of a recipient are remembered."""
 _RUN_AT_MOST: Final = 255
-_blank: Final = object.__new__
 
 _HEAD: Final = struct.Struct("<BIIdddBI")
 _SIZES: Final = struct.Struct("<BI")
@@ -44,7 +43,7 @@ def _no_numbers() -> array[int]:
     return array("I")
 
 
-@attrs.define(slots=False)
+@attrs.define
 class Contact:
     """A recipient's line, the pace of this pair, and how the conversation goes. Packed; JSON only for what seldom changes.
 
@@ -160,14 +159,25 @@ class Contact:
                 place = bisect_right(times, at)
             times.insert(place, at)
             ids.insert(place, ident)
-        after = _blank(Contact)
-        after.__dict__.update(
-            self.__dict__
-        )  # half the cost of naming every field; what is packed stays so
-        after.made += 1
-        after.times, after.ids = times, ids
-        if after.unanswered < _RUN_AT_MOST:
-            after.unanswered += 1
+        after = Contact(
+            self.number,
+            self.since,
+            self.history,
+            self.chats,
+            self.opened,
+            self.made + 1,
+            self.wait_until,
+            times,
+            ids,
+            min(self.unanswered + 1, _RUN_AT_MOST),
+            self.replied_at,
+            self.views,
+            self.home,
+            self.rest,
+            self.format,
+            self.tail,
+        )
+        after._packed = self._packed
         return after
 
     def unmessaged(self, ident: int) -> Contact | None:

@@ -169,7 +169,6 @@ class Standing:
 
 # A line's spending
 
-_blank: Final = object.__new__
 _SPENDING: Final = struct.Struct("<BIdIddddIdIII")
 
 
@@ -185,7 +184,7 @@ def _no_buckets() -> array[int]:
     return array("i")
 
 
-@attrs.define(slots=False)
+@attrs.define
 class Spending:
     """What left on a line: exact times of new conversations, messages in buckets, pace, sending days.
 
@@ -290,6 +289,22 @@ class Spending:
 
     def copy(self) -> Spending:
         """A shallow copy, to be changed by the function that makes it and nobody else."""
-        new = _blank(Spending)
-        new.__dict__.update(self.__dict__)  # half the cost of naming every field
-        return new
+        return Spending(
+            self.times,
+            self.ids,
+            self.moved,
+            self.buckets,
+            self.messages,
+            self.week,
+            self.day,
+            self.day_start,
+            self.ramp_day,
+            self.ramp_for,
+            self.new_mark,
+            self.message_mark,
+            self.reach,
+            self.probe,
+            self.probe_at,
+            self.format,
+            self.rest,
+        )
