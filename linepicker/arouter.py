@@ -20,14 +20,7 @@ from linepicker._promise import AsyncReservation
 from linepicker._send import send
 from linepicker._settle import undo
 from linepicker.errors import AlreadySent, SourceError, StoreError
-from linepicker.model import (
-    Assignment,
-    Capacity,
-    Decision,
-    LineView,
-    Plan,
-    Report,
-)
+from linepicker.model import Assignment, Capacity, Decision, LineView, Plan, Report
 from linepicker.policy import Policy
 from linepicker.stores import Answer, AsyncStore, Handle
 from linepicker.stores import open as open_store
@@ -416,8 +409,8 @@ class AsyncRouter:
 
     async def _operate(self, number: str, state: str, reason: str) -> None:
         self._alive()
-        now = self._clock.now()
-        await self._drive(upkeep.operate(self._desk.fleet, number, state, reason, now))
+        flow = upkeep.operate(self._desk.fleet, number, state, reason, self._clock.now())
+        await self._drive(flow)
 
     def _alive(self) -> None:
         """After a fork, begin anew: what the parent's threads were doing can't be known."""
