@@ -292,7 +292,7 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
     return Rank(
         code,
         opens_at,
-        until if code is None or code in BUDGETS else opens_at,
+        until,
         tier,
         slot,
         key,

@@ -3033,3 +3033,25 @@ def test_a_key_used_again_keeps_the_continuation():
     again = router.reserve(ANN, key="k")
     assert first.id == again.id
     assert first.continuation == again.continuation == "It's us."
+
+
+def test_a_refused_line_that_was_full_opens_with_its_next_sending_day():
+    """A line out for a refusal, and full, is looked at again when its warm-up gives it more, not when its old budget would end."""
+    clock = ManualClock(NOW)
+    rules = Policy.from_dict(
+        {
+            "limits": {"new_per_hour": "off"},
+            "pace": {"new_gap": 1.0, "message_gap": 0.0, "spread": 0.1},
+            "warmup": {"start": 10, "factor": 2.0, "trust_first_snapshot": False},
+        }
+    )
+    router = Router([Line(A)], policy=rules, clock=clock)
+    router.reserve(ANN)
+    clock.advance(23 * HOUR)
+    router.reserve(BOB).settle("UNKNOWN")
+    refused = router.reserve(BOB)
+    refused.settle("LINE_REFUSED", retry_after=600.0)
+    with pytest.raises(NoLine):
+        router.reserve(CAT)
+    clock.advance(HOUR + 1)
+    assert router.reserve(CAT).number == A
