@@ -292,7 +292,7 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
     return Rank(
         code,
         opens_at,
-        until,
+        until if code is None or code in BUDGETS else min(until, opens_at),
         tier,
         slot,
         key,

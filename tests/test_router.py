@@ -3036,7 +3036,7 @@ def test_a_key_used_again_keeps_the_continuation():
 
 
 def test_a_refused_line_that_was_full_opens_with_its_next_sending_day():
-    """A line out for a refusal, and full, is looked at again when its warm-up gives it more, not when its old budget would end."""
+    """A line out for a refusal, and full, is looked at again when its warm-up gives it more, not when its budget would end."""
     clock = ManualClock(NOW)
     rules = Policy.from_dict(
         {
