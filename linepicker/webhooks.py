@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn, Protocol
 import attrs
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
+from cachetools import TTLCache
 from standardwebhooks import Webhook
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -46,6 +47,9 @@ RETRY_AFTER: Final = 5.0
 _FLOOD: Final = 8 * MAX_BODY
 _TOO_LARGE: Final = f"the body has more than {MAX_BODY} bytes"
 _THREADS: Final = 2  # of a Router's reports; more only race for the same records. One may wait for the provider's list
+TOLD_EVERY: Final = 3600.0
+"""Seconds within which one kind of refusal is logged once."""
+
 _LONGEST_HEADER: Final = 4096  # some 80 signatures
 _STANDARD: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _LEGACY: Final = ("x-webhook-timestamp", "x-webhook-signature")
@@ -149,7 +153,7 @@ class WebhookApp:
 
     It answers any path. 204: the report is written, durably, or there was nothing to write. 401, 400, 413, 405, 415: refused
     for good, as `InvalidWebhook` says, for the method, or for a content type other than JSON; nothing was changed. 503: the
-    store or the provider is out, and the webhook is to come again. Each kind of refusal is logged once, without payload.
+    store or the provider is out, and it is to come again. Each kind of refusal is logged once an hour, no payload ever.
 
     `counts` tells how often each thing happened since the start: "applied", "unchanged" (a duplicate, out of date, not about
     one of our lines), "ignored" (not about routing, or unknown), "unreadable" (verified, but without what its type has to
@@ -170,7 +174,7 @@ class WebhookApp:
         self._now = time.time if clock is None else clock.now
         self._legacy = legacy
         self._counts = Counter[str]()
-        self._told = set[str]()
+        self._told: TTLCache[str, None] = TTLCache(maxsize=64, ttl=TOLD_EVERY)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -221,7 +225,7 @@ class WebhookApp:
             wait = error.retry_after if isinstance(error, SourceError) else None
             after = math.ceil(min(max(wait or RETRY_AFTER, 1.0), 60.0))
             return self._refuse("unavailable", 503, str(error), **{"Retry-After": str(after)})
-        self._told.discard("unavailable")
+        self._told.pop("unavailable", None)
         return self._done("applied" if news else "unchanged")
 
     def _done(self, what: str) -> Response:
@@ -236,8 +240,10 @@ class WebhookApp:
 
     def _tell(self, what: str, why: str) -> None:
         if what not in self._told:
-            self._told.add(what)
-            _log.warning("webhook: %s: %s (more of these are counted, not logged)", what, why)
+            self._told[what] = None
+            _log.warning(
+                "webhook: %s: %s (for an hour, more of these are counted, not logged)", what, why
+            )
 
 
 # Verifying

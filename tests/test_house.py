@@ -49,7 +49,7 @@ WORLD = {
 
 # Who may know a package: files or folders.
 HOMES = {
-    "cachetools": ("_desk.py", "providers/"),
+    "cachetools": ("webhooks.py", "providers/"),
     "dataclasses": (),
     "httpx": ("providers/linq/", "testing/"),
     "phonenumbers": ("recipients.py",),
