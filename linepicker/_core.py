@@ -201,9 +201,8 @@ def _message(
         return Refusal("not_now", ends[0][0], max(end for _, end in ends), number, "known")
     grant = Grant(number, "known", slot, budget)
     if contact is not None and not contact.made and not contact.opened and contact.history:
-        grant.moved_from = contact.history[-1][
-            0
-        ]  # an operator moved them; this is the first message since
+        # An operator moved them, and this is the first message since.
+        grant.moved_from = contact.history[-1][0]
     return grant
 
 

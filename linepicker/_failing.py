@@ -9,11 +9,9 @@ import attrs
 from linepicker import _windows as windows
 from linepicker._record import Spending, Standing
 from linepicker._tally import Tally, counts, time_out, tripped, vitality
-from linepicker._windows import DAY
+from linepicker._windows import DAY, WEEK
 from linepicker.policy import Failures, Policy
 
-TRIPS_FORGOTTEN: Final = 7 * DAY
-"""After so many seconds without a time out the next one is as short as the first."""
 SHIFT: Final = 0.099
 """How far a vitality below 1 must move before the standing is rewritten: all who reserve on the line read it anew."""
 
@@ -70,7 +68,9 @@ def after_failure(
         return standing, why if _too_many(before, standing, rules, now) is None else None
     if why is None:
         return standing, None
-    again = standing.trips and standing.tripped_at + TRIPS_FORGOTTEN > now
+    again = (
+        standing.trips and standing.tripped_at + WEEK > now
+    )  # after a week the next is as short as the first
     trips = standing.trips + 1 if again else 1
     pause = time_out(
         trips, first=rules.time_out, growth=rules.growth, longest=rules.longest, salt=number

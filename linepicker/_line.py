@@ -10,13 +10,12 @@ import attrs
 from linepicker import _windows as windows
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
-from linepicker._windows import DAY, HOUR, SPREAD
+from linepicker._windows import DAY, HOUR, SPREAD, WEEK
 from linepicker.model import Line
 from linepicker.policy import Limits, Policy
 from linepicker.stores import Write
 
 NEVER: Final = math.inf
-WEEK: Final = 7 * DAY
 PROBE_LEASE: Final = 600.0
 """How long an unsettled reservation keeps a line on probation to itself, in seconds after it was to leave."""
 BUDGETS: Final = frozenset({"day_budget", "hour_budget", "spread", "messages"})

@@ -46,9 +46,8 @@ def report_line(
         return True
     number = report.number
     key, event = records.standing_key(number), None
-    if (
-        isinstance(report, LineReleased) and report.event_id
-    ):  # nothing else remembers one that a list has overtaken
+    if isinstance(report, LineReleased) and report.event_id:
+        # Nothing else remembers one that a list has overtaken.
         event = records.event_key(report.event_id)
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:

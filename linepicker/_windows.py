@@ -15,6 +15,7 @@ from linepicker._record import Spending
 HOUR: Final = 3600.0
 SPREAD: Final = 6 * HOUR
 DAY: Final = 24 * HOUR
+WEEK: Final = 7 * DAY
 BUCKET: Final = 300
 """Messages are counted in buckets of this many seconds; the oldest counts whole."""
 ROWS: Final = 7 * 4 + 1
