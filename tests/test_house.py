@@ -26,14 +26,23 @@ CORE = {"_candidates", "_charge", "_conversation", "_core", "_failing", "_line",
 FLOW = "the flow"
 ROUTER = {"_desk", "_hosttime", "_promise", "arouter", "router"}
 DOORS = {"webhooks", "telemetry", "simulate", "web", "cli", "testing"}
-TIERS = [GROUND, {"_bounds", "policy"}, RECORD, CORE, {"_seen", "fleet"}, {FLOW}, ROUTER, DOORS]
+TIERS = [
+    GROUND,
+    {"_bounds", "_sections", "policy"},
+    RECORD,
+    CORE,
+    {"_seen", "fleet"},
+    {FLOW},
+    ROUTER,
+    DOORS,
+]
 PORTS = {"stores", "providers"}
 
 # Nobody imports these, but the command line, which starts them.
 LAST = {"simulate", "web", "cli", "testing"}
 
 # What a pure module must not know: time, chance, and the world.
-PURE = {*GROUND, "_bounds", "policy", *RECORD, *CORE, FLOW}
+PURE = {*GROUND, "_bounds", "_sections", "policy", *RECORD, *CORE, FLOW}
 WORLD = {
     "asyncio",
     "logging",

@@ -1,0 +1,291 @@
+"""The sections of a policy: one class per TOML table, each tunable with its meaning, unit, bounds, and its default's source.
+
+All are frozen. Values are plain: int, float, bool, str, and None for "off". Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from linepicker._bounds import (
+    COUNT,
+    FACTOR,
+    FEW,
+    HOLD_OR_MOVE,
+    LIMIT,
+    MODE,
+    SECONDS,
+    SECONDS_OR_OFF,
+    SECONDS_OR_ZERO,
+    SHARE,
+    SHARE_OR_ZERO,
+    SPREAD,
+    SWITCH,
+    TEXT,
+    Mode,
+    float_or_off,
+    int_or_off,
+    one_of,
+)
+from linepicker.errors import PolicyError
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much may leave on one line. Each is a whole number, or "off" (here None).
+
+    Attributes:
+        new_per_day: new conversations in any rolling 24 h, moves included; warm-up and learning stay below it.
+            Source: Linq, best practices: below about 50.
+        new_per_hour: new conversations in any rolling hour, moves included.
+            Source: Sendblue's published cap; Linq: spread activity out.
+        messages_per_day: messages in any rolling 24 h, both directions.
+            Source: Linq, best practices and rate limits: about 7,000.
+        pair_per_minute: messages from one line to one recipient in any rolling 60 s.
+            Source: Linq, rate limits: 30, enforced.
+        moves_per_day: recipients taken over from other lines in any rolling 24 h, within the budget for new ones.
+            Source: ours: the fall of one line must not use up another's day.
+    """
+
+    new_per_day: int | None = attrs.field(default=50, converter=int_or_off, validator=LIMIT)
+    new_per_hour: int | None = attrs.field(default=15, converter=int_or_off, validator=LIMIT)
+    messages_per_day: int | None = attrs.field(default=7000, converter=int_or_off, validator=LIMIT)
+    pair_per_minute: int | None = attrs.field(default=30, converter=int_or_off, validator=LIMIT)
+    moves_per_day: int | None = attrs.field(default=20, converter=int_or_off, validator=LIMIT)
+
+
+@attrs.frozen(kw_only=True)
+class Pace:
+    """How fast it may leave (GCRA: a gap between any two, and how many may go at once).
+
+    Attributes:
+        new_gap: seconds between new conversations of a line; 0: none.
+            Source: ours; Linq: spread activity out.
+        new_burst: new conversations that may go at once after a rest.
+            Source: ours; Linq: avoid opening many at once.
+        message_gap: seconds between messages of a line; 0: none.
+            Source: ours; Linq names a line's overall pace as an input to its reputation.
+        message_burst: messages that may go at once after a rest.
+            Source: ours.
+        max_delay: seconds ahead that a reservation may be given a slot, where the call says nothing.
+            Source: ours.
+        spread: share of the day's budget for new conversations that any rolling 6 h may take, or "off" (here None).
+            Not applied when new_gap is 0.
+            Source: ours: 5 to 8 points more reached in simulation, and no line burnt.
+    """
+
+    new_gap: float = attrs.field(default=20.0, validator=SECONDS_OR_ZERO)
+    new_burst: int = attrs.field(default=5, validator=COUNT)
+    message_gap: float = attrs.field(default=1.0, validator=SECONDS_OR_ZERO)
+    message_burst: int = attrs.field(default=20, validator=COUNT)
+    max_delay: float = attrs.field(default=300.0, validator=SECONDS_OR_ZERO)
+    spread: float | None = attrs.field(default=0.35, converter=float_or_off, validator=SPREAD)
+
+
+@attrs.frozen(kw_only=True)
+class AtRisk:
+    """What an AT_RISK line keeps of a HEALTHY one's.
+
+    Attributes:
+        weight: factor on its score, above 0 and at most 1.
+            Source: ours; Linq: new recipients belong on HEALTHY lines.
+        budget: factor on its budgets for new conversations, above 0 and at most 1.
+            Source: ours; no figure is published, Linq says to slow the pace.
+        pace: factor on its pace, above 0 and at most 1: gaps are divided by it, bursts multiplied.
+            Source: ours; no figure is published, Linq says to slow the pace.
+    """
+
+    weight: float = attrs.field(default=0.25, validator=SHARE)
+    budget: float = attrs.field(default=0.25, validator=SHARE)
+    pace: float = attrs.field(default=0.5, validator=SHARE)
+
+
+@attrs.frozen(kw_only=True)
+class Warmup:
+    """How a line that joined later begins.
+
+    Attributes:
+        start: new conversations on its first sending day.
+            Source: warm-up practice of other trades; Linq: raise volume gradually, HEALTHY may mean unscored.
+        factor: by how much each further sending day multiplies that, at least 1.
+            Source: warm-up practice of other trades.
+        trust_first_snapshot: whether the lines of a namespace's first snapshot count as warm.
+            Source: ours: they were in use before this library was.
+    """
+
+    start: int = attrs.field(default=10, validator=COUNT)
+    factor: float = attrs.field(default=2.0, validator=FACTOR)
+    trust_first_snapshot: bool = attrs.field(default=True, validator=SWITCH)
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """How old what we know of the lines may be. At least ttl, max_age, max_age_hard in this order.
+
+    Attributes:
+        ttl: seconds after which the list of lines is read again.
+            Source: ours.
+        max_age: seconds after which it is stale, and on_stale applies.
+            Source: ours.
+        on_stale: "slow" (HEALTHY counts as AT_RISK) or "refuse".
+            Source: ours: ageing may only lower what a line is trusted with.
+        max_age_hard: seconds after which every request is refused, whatever on_stale says.
+            Source: ours.
+    """
+
+    ttl: float = attrs.field(default=60.0, validator=SECONDS)
+    max_age: float = attrs.field(default=900.0, validator=SECONDS)
+    on_stale: Literal["slow", "refuse"] = attrs.field(
+        default="slow", validator=one_of("slow", "refuse")
+    )
+    max_age_hard: float = attrs.field(default=21600.0, validator=SECONDS)
+
+    def __attrs_post_init__(self) -> None:
+        for lower, upper in (("ttl", "max_age"), ("max_age", "max_age_hard")):
+            floor, value = getattr(self, lower), getattr(self, upper)
+            if value < floor:
+                raise PolicyError(
+                    f"health.{upper} must be at least health.{lower} ({floor}), got {value}"
+                )
+
+
+@attrs.frozen(kw_only=True)
+class Recovery:
+    """How a line comes back.
+
+    Attributes:
+        confirmations: agreeing observations, health.ttl apart, before a better standing counts.
+            Source: ours: one HEALTHY may be a flicker; Linq calls its reputation a prediction, in beta.
+        share: of the budget for new conversations on the first sending day after CRITICAL, above 0 and at most 1; each
+            further one multiplies it by warmup.factor.
+            Source: ours; Linq, phone health guide: re-engage only at HEALTHY.
+        ineligible: seconds that a line which refused to send is out, where the refusal names no date.
+            Source: Linq, help article on flagged lines: at least 24 h.
+    """
+
+    confirmations: int = attrs.field(default=2, validator=COUNT)
+    share: float = attrs.field(default=0.25, validator=SHARE)
+    ineligible: float = attrs.field(default=86400.0, validator=SECONDS)
+
+
+@attrs.frozen(kw_only=True)
+class Stickiness:
+    """What a known recipient does when their line may not send: "hold" (wait for it) or "move" (get another).
+
+    Attributes:
+        on_critical: when it is CRITICAL or recovering.
+            Source: Linq, phone health guide: pause the line; a new number in a thread hurts.
+        on_flagged: when it is FLAGGED, or refused to send.
+            Source: Linq, audit driver `flagged`: move active traffic to a healthy line now.
+        on_released: when it has left the account.
+            Source: ours: it does not come back.
+        continuation: text for the first message after such a move, which the reservation carries; empty: none.
+            Source: Linq, POST /v3/messages: `continuation_message`.
+        return_home: seconds that the line they were moved away from must have been HEALTHY before they go back to it with
+            an outbound message, as a move; or "off" (here None).
+            Source: ours.
+        mid_conversation: seconds without a message either way before anyone goes back.
+            Source: ours: a number must not change within an exchange.
+    """
+
+    on_critical: Literal["hold", "move"] = attrs.field(default="hold", validator=HOLD_OR_MOVE)
+    on_flagged: Literal["hold", "move"] = attrs.field(default="move", validator=HOLD_OR_MOVE)
+    on_released: Literal["hold", "move"] = attrs.field(default="move", validator=HOLD_OR_MOVE)
+    continuation: str = attrs.field(default="", validator=TEXT)
+    return_home: float | None = attrs.field(
+        default=None, converter=float_or_off, validator=SECONDS_OR_OFF
+    )
+    mid_conversation: float = attrs.field(default=86400.0, validator=SECONDS_OR_ZERO)
+
+
+@attrs.frozen(kw_only=True)
+class Conversation:
+    """When a single conversation is left quiet, whatever its line. Rules are "off", in "shadow" or "enforce".
+
+    Attributes:
+        chat_health: the rule for the provider's view of a conversation: CRITICAL holds it, AT_RISK slows it.
+            Source: Linq, chat health: CRITICAL: pause this chat until healthy; AT_RISK: slow.
+        at_risk_gap: seconds between messages of an AT_RISK conversation.
+            Source: ours; no figure is published.
+        unanswered: the rule for conversations without a reply: held until they write.
+            Source: ours: in shadow, since it needs replies to be reported.
+        unanswered_after: messages without a reply after which that rule holds the next.
+            Source: Linq, help article on throttling: stop after 2 to 3.
+    """
+
+    chat_health: Mode = attrs.field(default="enforce", validator=MODE)
+    at_risk_gap: float = attrs.field(default=3600.0, validator=SECONDS_OR_ZERO)
+    unanswered: Mode = attrs.field(default="shadow", validator=MODE)
+    unanswered_after: int = attrs.field(default=3, validator=COUNT)
+
+
+@attrs.frozen(kw_only=True)
+class Failures:
+    """When a line whose messages fail takes a time out. Counted are the receipts of what the provider had accepted.
+
+    Attributes:
+        mode: the rule: "off", "shadow" (it only says so) or "enforce".
+            Source: ours.
+        streak: failures in a row that are too many.
+            Source: ours; circuit breakers commonly use 5.
+        share: of the receipts within window that are failures, which is too much.
+            Source: ours.
+        sample: receipts within window from which on share is looked at.
+            Source: Warmbly's sample floor.
+        window: seconds that failures are looked at.
+            Source: ours.
+        time_out: seconds that a line is out the first time; then one message at a time until one is delivered.
+            Source: ours.
+        growth: by how much each further time multiplies that, at least 1; anew after 7 days without.
+            Source: ours.
+        longest: seconds that it is out at most. At least time_out.
+            Source: ours.
+    """
+
+    mode: Mode = attrs.field(default="enforce", validator=MODE)
+    streak: int = attrs.field(default=5, validator=FEW)
+    share: float = attrs.field(default=0.3, validator=SHARE)
+    sample: int = attrs.field(default=20, validator=FEW)
+    window: float = attrs.field(default=3600.0, validator=SECONDS)
+    time_out: float = attrs.field(default=300.0, validator=SECONDS)
+    growth: float = attrs.field(default=2.0, validator=FACTOR)
+    longest: float = attrs.field(default=21600.0, validator=SECONDS)
+
+    def __attrs_post_init__(self) -> None:
+        if self.longest < self.time_out:
+            raise PolicyError(
+                f"failures.longest must be at least failures.time_out ({self.time_out}), got {self.longest}"
+            )
+
+
+@attrs.frozen(kw_only=True)
+class Learn:
+    """What a line's own record teaches. Replies weigh on a line's score; learned budgets are without effect in this version.
+
+    Attributes:
+        enabled: whether to learn.
+            Source: ours.
+        reply_rate: share of a line's conversations answered in 7 days, from 0 to 1, under which it is in trouble.
+            Source: Linq, help article on throttling: under 15 %.
+        reply_sample: conversations in 7 days from which on reply_rate is looked at.
+            Source: Warmbly's sample floor.
+    """
+
+    enabled: bool = attrs.field(default=True, validator=SWITCH)
+    reply_rate: float = attrs.field(default=0.15, validator=SHARE_OR_ZERO)
+    reply_sample: int = attrs.field(default=20, validator=COUNT)
+
+
+@attrs.frozen(kw_only=True)
+class Affinity:
+    """What likeness of line and recipient is worth.
+
+    Attributes:
+        area_code: factor on the score of a line whose North American area code is not the recipient's, above 0 and at
+            most 1; 1: no matter.
+            Source: ours: no provider publishes an effect.
+    """
+
+    area_code: float = attrs.field(default=1.0, validator=SHARE)
