@@ -1392,6 +1392,8 @@ class World:
                 len(self.source.log) > fetches or expected,
                 "a list older than ttl was not read anew",
             )
+        if len(self.source.log) > fetches:
+            expected = None  # reserve has read what preview had not: a list that counts when it comes twice, say
         self.hear_fetches()
         now = self.clock.now()
         if error is not None:
