@@ -167,12 +167,17 @@ def undo(fleet: Fleet, made: Made, now: float) -> Flow[None]:
 def flush(fleet: Fleet, now: float) -> Flow[None]:
     """Write the settlements that a store outage left behind; those that fail again stay behind."""
     for _ in range(len(fleet.late)):
+        if not fleet.late:
+            return  # another call has taken them
         made, verdict = fleet.late.popleft()
         try:
             yield from settle(fleet, made, verdict, now)
         except StoreError:
             fleet.late.appendleft((made, verdict))
             return
+        except BaseException:  # torn away: the next call writes it
+            fleet.late.appendleft((made, verdict))
+            raise
 
 
 def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[None]:

@@ -1,6 +1,7 @@
 """While the store is out nobody new is written to; whom this process knows may be, where the policy says so, and is charged."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -15,6 +16,8 @@ from linepicker import (
     Router,
     StoreError,
 )
+from linepicker._decode import decode
+from linepicker._settle import flush
 from linepicker.stores.memory import AsyncMemoryStore, MemoryStore
 from linepicker.testing import ManualClock
 
@@ -244,3 +247,37 @@ def test_the_async_door_goes_on_as_well():
         return [view.outcomes.get("sent", 0) for view in await router.lines()]
 
     assert asyncio.run(play()) == [2, 0]
+
+
+def test_two_calls_write_what_an_outage_left_behind_between_them():
+    """Each settlement that was kept is written by one of them, and one that is torn away leaves its own to the next."""
+    router, store, clock = world()
+    with router:
+        made = [router.reserve(to) for to in (BOB, CAT)]
+        store.away = True
+        for n, each in enumerate(made):
+            each.settle("SENT", chat_id=f"chat-{n}")
+        store.away = False
+        fleet = router._desk.fleet
+        one, other, third = (flush(fleet, clock.now()) for _ in range(3))
+        ask = next(one)
+        next(other)
+        other.close()  # its call is cancelled
+        assert len(fleet.late) == 1
+        router._drive(third)
+        finish(router, one, ask)
+        assert not fleet.late
+        assert {fleet_chat(store, n) for n in range(2)} == {BOB, CAT}
+
+
+def finish(router, flow, ask):
+    """Let a flow that has asked go on to its end."""
+    with contextlib.suppress(StopIteration):
+        while True:
+            ask = flow.send(router._answers[type(ask)](ask))
+
+
+def fleet_chat(store, n):
+    """Whose a chat is, by the store."""
+    key = f"chat/chat-{n}"
+    return decode(key, store.read([key]).records[key]).to
