@@ -24,12 +24,13 @@ from linepicker._asks import (
     Swap,
 )
 from linepicker._decode import decode
+from linepicker._kept import Held
 from linepicker._outage import pay
 from linepicker._record import EPOCH, Spending, Standing
 from linepicker._settle import flush
 from linepicker._update import MOVED, absorb, busy, encoded, moved_away
 from linepicker.errors import SourceError, StoreError
-from linepicker.fleet import Fleet, Held
+from linepicker.fleet import Fleet
 from linepicker.model import (
     Line,
 )

@@ -118,7 +118,7 @@ class _Reply:
 
     def change(self, was: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The records after it; None: a duplicate, or nothing of ours."""
-        report, who, number = self.report, self.who, self.report.number
+        report, who, number, self.pool = self.report, self.who, self.report.number, None
         event = records.event_key(report.event_id) if report.event_id else None
         if event is not None and was[event] is not None:
             return None

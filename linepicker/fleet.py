@@ -15,6 +15,7 @@ import attrs
 
 from linepicker import _record as records
 from linepicker._decode import decode
+from linepicker._kept import Held, Kept
 from linepicker._line import LineState, Rank, assess, conclude, is_clear
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
@@ -41,16 +42,6 @@ class Flight(Protocol):
     def release(self) -> None:
         """Let the next one have it."""
         ...
-
-
-@attrs.define
-class Held:
-    """A line's two records with their versions."""
-
-    standing: Standing
-    standing_version: int
-    spending: Spending
-    spending_version: int
 
 
 class Fleet:
@@ -94,6 +85,7 @@ class Fleet:
         self.out_since: float | None = None
         """Since when the store fails."""
         self.fleet_key = records.fleet_key(pool)
+        self.kept = Kept()
         self._states: dict[str, LineState] = {}
         self._ranks: dict[str, Rank] = {}
         self._dirty: set[str] = set()

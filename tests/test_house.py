@@ -31,7 +31,7 @@ TIERS = [
     {"_bounds", "_sections", "policy"},
     RECORD,
     CORE,
-    {"_seen", "fleet"},
+    {"_kept", "_seen", "fleet"},
     {FLOW},
     ROUTER,
     DOORS,
