@@ -25,12 +25,13 @@ from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, InterfaceError, ProgrammingError
 from typing import Any, Final, Self, TypeVar
 
 from linepicker.errors import StoreError
 from linepicker.stores import ABSENT, SAME, Answer, Record, Write
 from linepicker.stores._file import File
+from linepicker.stores._together import Together
 
 __all__ = ["AsyncSqliteStore", "SqliteStore"]
 
@@ -46,6 +47,9 @@ _PURGE: Final = """
     DELETE FROM record WHERE (namespace, key) IN
     (SELECT namespace, key FROM record WHERE expires <= ? ORDER BY expires LIMIT ?)
 """
+
+_FAULTY: Final = (UnicodeEncodeError, ProgrammingError, InterfaceError)
+"""What is raised for a write that no file could take."""
 
 _KEYS_AT_ONCE: Final = 500
 """SQLite before 3.32 takes at most 999 parameters in a statement."""
@@ -124,39 +128,64 @@ class SqliteStore:
 
     def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
         """As `Store.swap`. *seen* is iterated only when refusing."""
+        return self.swap_all([(writes, seen)])[0]
+
+    def swap_all(self, swaps: Sequence[tuple[Sequence[Write], Mapping[str, int]]]) -> list[Answer]:
+        """Swaps, one after the other, in one transaction: each is applied or refused by itself, and what one of them wrote
+        the next one finds. A `StoreError` is every one's."""
         file = self.file
         with file.transaction("BEGIN IMMEDIATE") as db:
-            counter = file.read_counter(db)
-            now = self._time()
-            held = dict(self._select(db, "key, counter", [each.key for each in writes], now))
-            for key, version, _, _ in writes:
-                if version != (file.base | held[key] if key in held else 0):
-                    return self._refuse(db, writes, seen)
-            changes: dict[str, Record] = {}
-            put: list[tuple[int, str, int, bytes, float | None]] = []
-            gone: list[tuple[int, str]] = []
-            expiring = 0
-            for key, _, value, expires_at in writes:
-                if value is SAME:
+            counter, now = file.read_counter(db), self._time()
+            keys = [each.key for writes, _ in swaps for each in writes]
+            held = dict(self._select(db, "key, counter", keys, now))
+            rows: dict[str, tuple[int, str, int, bytes, float | None] | None] = {}
+            answers: list[Answer | None] = []
+            for writes, _ in swaps:
+                if any(
+                    version != (file.base | held[key] if key in held else 0)
+                    for key, version, _, _ in writes
+                ):
+                    answers.append(None)
                     continue
-                if value is None:
-                    changes[key] = ABSENT
-                    gone.append((file.namespace, key))
-                    continue
-                counter += 1
-                changes[key] = Record(file.base | counter, None)
-                put.append((file.namespace, key, counter, value, expires_at))
-                expiring += expires_at is not None
-            if put:
-                db.execute("UPDATE store SET counter = ?", (counter,))
-                db.executemany(_PUT, put)
-            if gone:
-                db.executemany(_DELETE, gone)
-            if expiring:  # two may go for each that comes, so that they can't pile up
-                db.execute(_PURGE, (now, 2 * expiring))
-            file.commit(db)
-            file.counter = counter
-            return Answer(True, None, changes)
+                changes: dict[str, Record] = {}
+                for key, _, value, expires_at in writes:
+                    if value is SAME:
+                        continue
+                    if value is None:
+                        held.pop(key, None)
+                        changes[key], rows[key] = ABSENT, None
+                        continue
+                    counter += 1
+                    held[key], changes[key] = counter, Record(file.base | counter, None)
+                    rows[key] = (file.namespace, key, counter, value, expires_at)
+                answers.append(Answer(True, None, changes))
+            self._put(db, rows, counter, now)
+            told = [
+                answer or self._refuse(db, *swap)
+                for answer, swap in zip(answers, swaps, strict=True)
+            ]
+            if rows:
+                file.commit(db)
+                file.counter = counter
+            return told
+
+    def _put(
+        self,
+        db: Connection,
+        rows: Mapping[str, tuple[int, str, int, bytes, float | None] | None],
+        counter: int,
+        now: float,
+    ) -> None:
+        put = [row for row in rows.values() if row is not None]
+        if put:
+            db.execute("UPDATE store SET counter = ?", (counter,))
+            db.executemany(_PUT, put)
+        if len(put) < len(rows):
+            gone = [(self.file.namespace, key) for key, row in rows.items() if row is None]
+            db.executemany(_DELETE, gone)
+        expiring = sum(row[4] is not None for row in put)
+        if expiring:  # two may go for each that comes, so that they can't pile up
+            db.execute(_PURGE, (now, 2 * expiring))
 
     def scan(self, prefix: str) -> Iterator[tuple[str, Record]]:
         """As `Store.scan`, in the order of keys, a page at a time: it blocks no writer."""
@@ -209,11 +238,13 @@ class SqliteStore:
 class AsyncSqliteStore:
     """The coroutine twin of a `SqliteStore`: the same connection, used on one thread of its own.
 
-    Not bound to an event loop. A cancelled swap that has begun is carried out.
+    Swaps that wait for that thread at the same time are one transaction there, and cost one fsync. Not bound to an event
+    loop. A cancelled swap that has begun is carried out.
     """
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
+        self._swap = Together(self._swap_all, store.file.worker)
 
     async def read(self, keys: Collection[str]) -> Answer:
         """As `AsyncStore.read`."""
@@ -221,7 +252,7 @@ class AsyncSqliteStore:
 
     async def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
         """As `AsyncStore.swap`. *seen* is iterated at once, in the caller's thread."""
-        return await self._run(partial(self._store.swap, writes, seen=dict(seen)))
+        return await self._swap((writes, dict(seen)))
 
     async def scan(self, prefix: str) -> Sequence[tuple[str, Record]]:
         """As `AsyncStore.scan`; other calls have their turn between pages."""
@@ -239,3 +270,14 @@ class AsyncSqliteStore:
     async def _run(self, call: Callable[[], _T]) -> _T:
         worker = self._store.file.worker()
         return await asyncio.get_running_loop().run_in_executor(worker, call)
+
+    def _swap_all(
+        self, swaps: Sequence[tuple[Sequence[Write], Mapping[str, int]]]
+    ) -> Sequence[Answer | Exception]:
+        try:
+            return self._store.swap_all(swaps)
+        except StoreError as error:
+            alone = len(swaps) == 1 or not isinstance(error.__cause__, _FAULTY)
+            if alone:
+                return [error] * len(swaps)
+        return [self._swap_all([swap])[0] for swap in swaps]  # which of them it was
