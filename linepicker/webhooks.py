@@ -15,13 +15,11 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, Protocol
 
 import attrs
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
 from cachetools import TTLCache
 from standardwebhooks import Webhook
 from starlette.requests import ClientDisconnect, Request
@@ -32,6 +30,7 @@ from linepicker.errors import LinePickerError, SourceError, StoreError
 from linepicker.model import Report
 from linepicker.providers.linq.events import identifier, moment, read_event
 from linepicker.recipients import parse as recipient
+from linepicker.stores._together import OneThread, Together
 
 __all__ = ["MAX_BODY", "TOLERANCE", "Event", "InvalidWebhook", "WebhookApp", "parse", "verify"]
 
@@ -46,7 +45,9 @@ RETRY_AFTER: Final = 5.0
 
 _FLOOD: Final = 8 * MAX_BODY
 _TOO_LARGE: Final = f"the body has more than {MAX_BODY} bytes"
-_THREADS: Final = 2  # of a Router's reports; more only race for the same records. One may wait for the provider's list
+_AT_ONCE: Final = (
+    4  # of a Router's reports that a thread takes; the last one's write keeps the first one waiting
+)
 TOLD_EVERY: Final = 3600.0
 """Seconds within which one kind of refusal is logged once."""
 
@@ -408,20 +409,28 @@ def _shown(kind: str) -> str:
 
 
 def _awaited(router: Reporting) -> Callable[[Report], Awaitable[bool]]:
-    """The router's `report` as a coroutine function."""
+    """The router's `report` as a coroutine function. A Router has a thread, and a second one for when the first waits for the
+    provider's list."""
     report: Callable[[Report], Any] = router.report
     if inspect.iscoroutinefunction(report):
         return report
 
-    threads: CapacityLimiter | None = None
+    def each(reports: Sequence[Report]) -> Sequence[bool | Exception]:
+        return [_told(report, what) for what in reports]
+
+    first, second = (Together(each, OneThread(), at_once=_AT_ONCE) for _ in range(2))
 
     async def in_a_thread(what: Report) -> bool:
-        nonlocal threads
-        threads = threads or CapacityLimiter(_THREADS)  # belongs to the loop it is made in
-        news: bool = await run_sync(report, what, limiter=threads)
-        return news
+        return await (second if first.stuck else first)(what)
 
     return in_a_thread
+
+
+def _told(report: Callable[[Report], bool], what: Report) -> bool | Exception:
+    try:
+        return report(what)
+    except Exception as error:  # noqa: BLE001  which is raised where it was asked for
+        return error
 
 
 async def _body(request: Request) -> tuple[bytes | None, bool]:

@@ -54,6 +54,9 @@ _FAULTY: Final = (UnicodeEncodeError, ProgrammingError, InterfaceError)
 _KEYS_AT_ONCE: Final = 500
 """SQLite before 3.32 takes at most 999 parameters in a statement."""
 
+_SWAPS_AT_ONCE: Final = 64
+"""How many swaps of coroutines are one transaction at most."""
+
 _PAGE: Final = 500
 """Records read at once by a scan."""
 
@@ -244,7 +247,7 @@ class AsyncSqliteStore:
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
-        self._swap = Together(self._swap_all, store.file.worker)
+        self._swap = Together(self._swap_all, store.file.worker, at_once=_SWAPS_AT_ONCE)
 
     async def read(self, keys: Collection[str]) -> Answer:
         """As `AsyncStore.read`."""
