@@ -1,35 +1,27 @@
 """A single conversation is left quiet where the provider or the silence says so, and each rule can be off or only speak."""
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linepicker import (
-    AsyncRouter,
     ChatHealthChanged,
     Delivered,
     Failed,
     Held,
-    Line,
     LineChanged,
     LinePickerError,
     MessageRead,
     NotNow,
     Policy,
     Replied,
-    Reservation,
-    Router,
 )
-from linepicker.stores import open as open_store
-from linepicker.testing import ManualClock
 
 NOW, TTL, MINUTE, HOUR, DAY = 1_790_000_000.0, 60.0, 60.0, 3600.0, 86400.0
 A, B = "+12025550100", "+12025550101"
 ANN, BOB, CAT = "+14155550101", "+14155550102", "cat@example.com"
-DOORS = ("sync memory", "async memory", "sync sqlite", "async sqlite")
 HOLDS = "in shadow: would be held as quiet: "
 SLOWS = "in shadow: would be slowed as quiet: "
 
@@ -45,75 +37,6 @@ def loose(**conversation) -> Policy:
             "conversation": conversation,
         }
     )
-
-
-class Awaited:
-    """A Router, or one of its reservations, with the verbs of an AsyncRouter."""
-
-    def __init__(self, owner: Any) -> None:
-        self._owner = owner
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._owner, name)
-        if not callable(value):
-            return value
-
-        async def verb(*arguments, **keywords):
-            result = value(*arguments, **keywords)
-            return Awaited(result) if isinstance(result, Reservation) else result
-
-        return verb
-
-
-class Account:
-    """A provider with two lines."""
-
-    def __init__(self) -> None:
-        self.lines = [Line(A), Line(B)]
-
-    def fetch(self):
-        """The list."""
-        return list(self.lines)
-
-
-class AsyncAccount(Account):
-    """The same, awaited."""
-
-    async def fetch(self):
-        """The list."""
-        return list(self.lines)
-
-
-class World:
-    """A clock, an account and a store behind one of the doors."""
-
-    def __init__(self, doors: str, path) -> None:
-        self.door, store = doors.split()
-        self.url = (
-            "memory://" if store == "memory" else f"sqlite:///{path}/lp.db?synchronous=normal"
-        )
-        self.clock = ManualClock(NOW)
-        self.account = Account() if self.door == "sync" else AsyncAccount()
-        self.handle = open_store(self.url)
-
-    def router(self, policy: Policy | None = None, **more) -> Any:
-        """Another process."""
-        more = {"policy": policy or loose(), "store": self.handle, "clock": self.clock, **more}
-        if self.door == "sync":
-            return Awaited(Router(self.account, **more))
-        return AsyncRouter(self.account, **more)
-
-    def stored(self) -> dict[str, bytes | None]:
-        """All that is stored."""
-        return {key: record.value for key, record in self.handle.store().scan("")}
-
-
-@pytest.fixture(params=DOORS)
-def world(request, tmp_path):
-    """A new world behind each door."""
-    world = World(request.param, tmp_path)
-    yield world
-    world.handle.close()
 
 
 async def refusal(kind: type[LinePickerError], router, to=ANN, **more):
@@ -288,9 +211,9 @@ async def test_the_latest_view_holds_whichever_comes_first(world, story):
     st.data(),
 )
 @settings(max_examples=100)
-async def test_views_in_any_order_and_number_come_to_the_same(story, data):
+async def test_views_in_any_order_and_number_come_to_the_same(new_world, story, data):
     """The latest is what counts, however late and often the others come, and whichever report brings them."""
-    world = World("sync memory", None)
+    world = new_world()
     router = world.router(loose(at_risk_gap=HOUR))
     await begun(world, router)
     world.clock.advance(20)

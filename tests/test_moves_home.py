@@ -7,7 +7,6 @@ import attrs
 import pytest
 
 from linepicker import (
-    AsyncRouter,
     ChatHealthChanged,
     Delivered,
     Failed,
@@ -19,16 +18,12 @@ from linepicker import (
     NotNow,
     Policy,
     Replied,
-    Reservation,
-    Router,
 )
 from linepicker.stores import open as open_store
-from linepicker.testing import ManualClock
 
 NOW, TTL, MINUTE, HOUR, DAY = 1_790_000_000.0, 60.0, 60.0, 3600.0, 86400.0
 A, B, C = "+12025550100", "+12025550101", "+12025550102"
 ANN, BOB, CAT = "+14155550101", "+14155550102", "cat@example.com"
-DOORS = ("sync memory", "async memory", "sync sqlite", "async sqlite")
 TEXT = "It's us, on our second number."
 
 
@@ -47,75 +42,6 @@ def loose(limits=None, **stickiness) -> Policy:
 
 
 HOME = {"return_home": 2 * HOUR, "mid_conversation": HOUR, "continuation": TEXT}
-
-
-class Awaited:
-    """A Router, or one of its reservations, with the verbs of an AsyncRouter."""
-
-    def __init__(self, owner: Any) -> None:
-        self._owner = owner
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._owner, name)
-        if not callable(value):
-            return value
-
-        async def verb(*arguments, **keywords):
-            result = value(*arguments, **keywords)
-            return Awaited(result) if isinstance(result, Reservation) else result
-
-        return verb
-
-
-class Account:
-    """A provider with two lines."""
-
-    def __init__(self) -> None:
-        self.lines = [Line(A), Line(B)]
-
-    def fetch(self):
-        """The list."""
-        return list(self.lines)
-
-
-class AsyncAccount(Account):
-    """The same, awaited."""
-
-    async def fetch(self):
-        """The list."""
-        return list(self.lines)
-
-
-class World:
-    """A clock, an account and a store behind one of the doors."""
-
-    def __init__(self, doors: str, path) -> None:
-        self.door, store = doors.split()
-        self.url = (
-            "memory://" if store == "memory" else f"sqlite:///{path}/lp.db?synchronous=normal"
-        )
-        self.clock = ManualClock(NOW)
-        self.account = Account() if self.door == "sync" else AsyncAccount()
-        self.handle = open_store(self.url)
-
-    def router(self, policy: Policy | None = None, **more) -> Any:
-        """Another process."""
-        more = {"policy": policy or loose(), "store": self.handle, "clock": self.clock, **more}
-        if self.door == "sync":
-            return Awaited(Router(self.account, **more))
-        return AsyncRouter(self.account, **more)
-
-    def stored(self) -> dict[str, bytes | None]:
-        """All that is stored."""
-        return {key: record.value for key, record in self.handle.store().scan("")}
-
-
-@pytest.fixture(params=DOORS)
-def world(request, tmp_path):
-    """A new world behind each door."""
-    world = World(request.param, tmp_path)
-    yield world
-    world.handle.close()
 
 
 async def refusal(kind: type[LinePickerError], router, to=ANN, **more):
@@ -634,9 +560,9 @@ async def test_a_way_home_that_was_not_taken_after_all_is_still_open(world):
     assert (await router.reserve(ANN)).number == A
 
 
-async def test_who_goes_home_is_known_there_after_a_restart(tmp_path):
+async def test_who_goes_home_is_known_there_after_a_restart(new_world, tmp_path):
     """The way home is the store's."""
-    world = World("sync sqlite", tmp_path)
+    world = new_world("sync sqlite", tmp_path)
     router = world.router(loose(**HOME))
     await moved(world, router)
     await well_again(world, router)

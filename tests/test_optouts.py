@@ -1,35 +1,26 @@
 """Who does not want messages gets none, from any line and pool, until they write again; and who is to be forgotten is."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linepicker import (
-    AsyncRouter,
     Blocked,
     ChatHealthChanged,
     Delivered,
     Failed,
-    Line,
     LinePickerError,
     MessageRead,
     OptedIn,
     OptedOut,
     Policy,
     Replied,
-    Reservation,
-    Router,
 )
 from linepicker._replies import is_opt_out
-from linepicker.stores import open as open_store
-from linepicker.testing import ManualClock
 
 NOW, MINUTE, HOUR, DAY = 1_790_000_000.0, 60.0, 3600.0, 86400.0
 A, B = "+12025550100", "+12025550101"
 ANN, BOB, CAT = "+14155550101", "+14155550102", "cat@example.com"
-DOORS = ("sync memory", "async memory", "sync sqlite", "async sqlite")
 KEYWORDS = ("STOP", "UNSUBSCRIBE", "OPTOUT", "CANCEL", "END", "QUIT")
 
 
@@ -42,75 +33,6 @@ def loose() -> Policy:
             "pace": {"new_gap": 0, "message_gap": 0, "spread": "off"},
         }
     )
-
-
-class Awaited:
-    """A Router, or one of its reservations, with the verbs of an AsyncRouter."""
-
-    def __init__(self, owner: Any) -> None:
-        self._owner = owner
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._owner, name)
-        if not callable(value):
-            return value
-
-        async def verb(*arguments, **keywords):
-            result = value(*arguments, **keywords)
-            return Awaited(result) if isinstance(result, Reservation) else result
-
-        return verb
-
-
-class Account:
-    """A provider with two lines."""
-
-    def __init__(self) -> None:
-        self.lines = [Line(A), Line(B)]
-
-    def fetch(self):
-        """The list."""
-        return list(self.lines)
-
-
-class AsyncAccount(Account):
-    """The same, awaited."""
-
-    async def fetch(self):
-        """The list."""
-        return list(self.lines)
-
-
-class World:
-    """A clock, an account and a store behind one of the doors."""
-
-    def __init__(self, doors: str, path) -> None:
-        self.door, store = doors.split()
-        self.url = (
-            "memory://" if store == "memory" else f"sqlite:///{path}/lp.db?synchronous=normal"
-        )
-        self.clock = ManualClock(NOW)
-        self.account = Account() if self.door == "sync" else AsyncAccount()
-        self.handle = open_store(self.url)
-
-    def router(self, policy: Policy | None = None, **more) -> Any:
-        """Another process."""
-        more = {"policy": policy or loose(), "store": self.handle, "clock": self.clock, **more}
-        if self.door == "sync":
-            return Awaited(Router(self.account, **more))
-        return AsyncRouter(self.account, **more)
-
-    def stored(self) -> dict[str, bytes | None]:
-        """All that is stored."""
-        return {key: record.value for key, record in self.handle.store().scan("")}
-
-
-@pytest.fixture(params=DOORS)
-def world(request, tmp_path):
-    """A new world behind each door."""
-    world = World(request.param, tmp_path)
-    yield world
-    world.handle.close()
 
 
 async def refusal(kind: type[LinePickerError], router, to=ANN, **more):
@@ -346,9 +268,11 @@ async def test_the_provider_has_the_last_word(world):
     st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["out", "in"])), min_size=1, max_size=8),
     st.data(),
 )
-async def test_opt_outs_and_returns_in_any_order_and_number_come_to_the_latest(story, data):
+async def test_opt_outs_and_returns_in_any_order_and_number_come_to_the_latest(
+    new_world, story, data
+):
     """By their own moments; of two of one moment the opt-out."""
-    world = World("sync memory", None)
+    world = new_world()
     router = world.router()
     world.clock.advance(20)
     for at, what in data.draw(st.permutations([*story, data.draw(st.sampled_from(story))])):

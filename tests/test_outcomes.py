@@ -5,14 +5,12 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from linepicker import (
-    AsyncRouter,
     Delivered,
     Failed,
     Held,
@@ -23,7 +21,6 @@ from linepicker import (
     OptedOut,
     Policy,
     Replied,
-    Reservation,
     Router,
     StoreError,
 )
@@ -35,7 +32,6 @@ NOW, MINUTE, HOUR, DAY = 1_790_000_000.0, 60.0, 3600.0, 86400.0
 A, B = "+12025550100", "+12025550101"
 ANN, BOB, CAT = "+14155550101", "+14155550102", "cat@example.com"
 LEASE = 600.0
-DOORS = ("sync memory", "async memory", "sync sqlite", "async sqlite")
 
 
 def loose(**tables) -> Policy:
@@ -49,100 +45,31 @@ def loose(**tables) -> Policy:
     return Policy.from_dict(merged)
 
 
-class Awaited:
-    """A Router, or one of its reservations, with the verbs of an AsyncRouter."""
-
-    def __init__(self, owner: Any) -> None:
-        self._owner = owner
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._owner, name)
-        if not callable(value):
-            return value
-
-        async def verb(*arguments, **keywords):
-            result = value(*arguments, **keywords)
-            return Awaited(result) if isinstance(result, Reservation) else result
-
-        return verb
+async def send(world, router, to=None, **more) -> str:
+    """A message that is accepted; its id."""
+    number = next(world.numbers)
+    made = await router.reserve(to or person(number), **{"line": A, **more})
+    await made.settle("SENT", message_id=f"m{number}")
+    return f"m{number}"
 
 
-class Account:
-    """A provider with two lines."""
-
-    def __init__(self) -> None:
-        self.lines = [Line(A), Line(B)]
-
-    def fetch(self):
-        """The list."""
-        return list(self.lines)
+async def report(world, router, kind, message_id=None, **more) -> bool:
+    """A report of what happens to a message now."""
+    return await router.report(kind(**{"at": world.clock.now(), "message_id": message_id, **more}))
 
 
-class AsyncAccount(Account):
-    """The same, awaited."""
-
-    async def fetch(self):
-        """The list."""
-        return list(self.lines)
-
-
-class World:
-    """A clock, an account and a store behind one of the doors."""
-
-    def __init__(self, doors: str, path) -> None:
-        self.door, store = doors.split()
-        self.url = (
-            "memory://" if store == "memory" else f"sqlite:///{path}/lp.db?synchronous=normal"
-        )
-        self.clock = ManualClock(NOW)
-        self.account = Account() if self.door == "sync" else AsyncAccount()
-        self.handle = open_store(self.url)
-        self.messages = 0
-
-    def router(self, policy: Policy | None = None, **more) -> Any:
-        """Another process."""
-        more = {"policy": policy or loose(), "store": self.handle, "clock": self.clock, **more}
-        if self.door == "sync":
-            return Awaited(Router(self.account, **more))
-        return AsyncRouter(self.account, **more)
-
-    def stored(self) -> dict[str, bytes | None]:
-        """All that is stored."""
-        return {key: record.value for key, record in self.handle.store().scan("")}
-
-    async def send(self, router, to=None, **more) -> str:
-        """A message that is accepted; its id."""
-        self.messages += 1
-        made = await router.reserve(to or person(self.messages), **{"line": A, **more})
-        await made.settle("SENT", message_id=f"m{self.messages}")
-        return f"m{self.messages}"
-
-    async def report(self, router, kind, message_id=None, **more) -> bool:
-        """A report of what happens to a message now."""
-        return await router.report(
-            kind(**{"at": self.clock.now(), "message_id": message_id, **more})
-        )
-
-    async def fail(self, router, count: int, gap: float = 1.0, **more) -> None:
-        """So many messages of line A are accepted and fail, one after the other."""
-        for _ in range(count):
-            message_id = await self.send(router)
-            self.clock.advance(gap)
-            await self.report(router, Failed, message_id, code=4001, **more)
-
-
-@pytest.fixture(params=DOORS)
-def world(request, tmp_path):
-    """A new world behind each door."""
-    world = World(request.param, tmp_path)
-    yield world
-    world.handle.close()
+async def fail(world, router, count: int, gap: float = 1.0, **more) -> None:
+    """So many messages of line A are accepted and fail, one after the other."""
+    for _ in range(count):
+        message_id = await send(world, router)
+        world.clock.advance(gap)
+        await report(world, router, Failed, message_id, code=4001, **more)
 
 
 @pytest.fixture
-def plain(tmp_path) -> World:
+def plain(new_world, tmp_path):
     """A new world behind one door: for what no door can make a difference to."""
-    return World("sync memory", tmp_path)
+    return new_world("sync memory", tmp_path)
 
 
 def person(n: int) -> str:
@@ -173,12 +100,12 @@ async def refusal(kind: type[LinePickerError], router, to=ANN, **more):
 async def test_what_became_of_a_message_is_counted_by_name(world):
     """Sent, delivered, read, and failed by code, on the line it left from and no other."""
     router = world.router()
-    ids = [await world.send(router) for _ in range(4)]
-    assert await world.report(router, Delivered, ids[0])
-    assert await world.report(router, Delivered, ids[1])
-    assert await world.report(router, MessageRead, ids[1])
-    assert await world.report(router, Failed, ids[2], code=4001)
-    assert await world.report(router, Failed, ids[3])
+    ids = [await send(world, router) for _ in range(4)]
+    assert await report(world, router, Delivered, ids[0])
+    assert await report(world, router, Delivered, ids[1])
+    assert await report(world, router, MessageRead, ids[1])
+    assert await report(world, router, Failed, ids[2], code=4001)
+    assert await report(world, router, Failed, ids[3])
     seen = {"sent": 4, "opened": 4, "delivered": 2, "read": 1, "failed:4001": 1, "failed:": 1}
     assert await outcomes(router) == seen
     assert await outcomes(router, B) == {}
@@ -188,9 +115,9 @@ async def test_what_became_of_a_message_is_counted_by_name(world):
 async def test_a_message_that_was_read_was_delivered(world):
     """Whether or not the delivery is told, before or after."""
     router = world.router()
-    message_id = await world.send(router)
-    assert await world.report(router, MessageRead, message_id)
-    assert not await world.report(router, Delivered, message_id)
+    message_id = await send(world, router)
+    assert await report(world, router, MessageRead, message_id)
+    assert not await report(world, router, Delivered, message_id)
     assert await outcomes(router) == {"sent": 1, "opened": 1, "delivered": 1, "read": 1}
 
 
@@ -207,7 +134,7 @@ async def test_a_receipt_that_names_no_line_finds_it(world, known_by):
         "to": {"to": ANN, "message_id": "another"},
         "group": {"chat_id": "c"},
     }
-    assert await world.report(world.router(), Failed, **names[known_by])
+    assert await report(world, world.router(), Failed, **names[known_by])
     assert (await outcomes(router, B))["failed:"] == 1
 
 
@@ -218,23 +145,23 @@ async def test_a_receipt_of_nobody_known_changes_nothing(world):
     before = world.stored()
     for more in ({"message_id": "m"}, {"chat_id": "c"}, {"to": ANN}, {"number": "+12025550199"}):
         for kind in (Delivered, MessageRead, Failed):
-            assert not await world.report(router, kind, **more)
+            assert not await report(world, router, kind, **more)
     assert world.stored() == before
 
 
 async def test_a_receipt_that_is_repeated_changes_nothing(world):
     """The message's own record tells, with and without an event id, and days later: False."""
     router = world.router()
-    gone, lost = await world.send(router), await world.send(router)
+    gone, lost = await send(world, router), await send(world, router)
     first = [(Delivered, gone, "e1"), (MessageRead, gone, "e2"), (Failed, lost, "e3")]
     for kind, message_id, event_id in first:
-        assert await world.report(router, kind, message_id, event_id=event_id)
+        assert await report(world, router, kind, message_id, event_id=event_id)
     before = world.stored()
     for wait in (0.0, 2 * DAY):
         world.clock.advance(wait)
         for kind, message_id, event_id in first:
             for again in (event_id, None, "other"):
-                assert not await world.report(router, kind, message_id, event_id=again)
+                assert not await report(world, router, kind, message_id, event_id=again)
     counted = {k: v for k, v in before.items() if k.endswith("/tally") or k[:8] == "message/"}
     assert {key: world.stored()[key] for key in counted} == counted
 
@@ -242,9 +169,9 @@ async def test_a_receipt_that_is_repeated_changes_nothing(world):
 async def test_a_receipt_without_a_message_counts_once_per_event(world):
     """The event is all there is to tell it by; with no id at all, each counts."""
     router = world.router()
-    await world.send(router)
+    await send(world, router)
     for event_id, new in (("e1", True), ("e1", False), ("e2", True), (None, True), (None, True)):
-        assert await world.report(router, Delivered, number=A, event_id=event_id) is new
+        assert await report(world, router, Delivered, number=A, event_id=event_id) is new
     assert (await outcomes(router))["delivered"] == 4
 
 
@@ -254,11 +181,11 @@ async def test_a_receipt_that_overtakes_the_settlement_counts_once(world, event_
     router = world.router()
     made = await router.reserve(ANN, line=A)
     said = {"number": A, "to": ANN, "message_id": "m"}
-    assert await world.report(router, Delivered, event_id=event_id, **said)
+    assert await report(world, router, Delivered, event_id=event_id, **said)
     await made.settle("SENT", message_id="m", chat_id="c")
-    assert not await world.report(router, Delivered, event_id=event_id, **said)
-    assert await world.report(router, MessageRead, **said)
-    assert not await world.report(router, MessageRead, **said)
+    assert not await report(world, router, Delivered, event_id=event_id, **said)
+    assert await report(world, router, MessageRead, **said)
+    assert not await report(world, router, MessageRead, **said)
     assert await outcomes(router) == {"sent": 1, "opened": 1, "delivered": 1, "read": 1}
 
 
@@ -269,69 +196,69 @@ async def test_a_settlement_keeps_what_receipts_told_before(world):
     await first.settle("SENT", chat_id="c")
     made = await router.reserve(ANN)
     assert made.chat_id == "c"
-    assert await world.report(router, Failed, "m", chat_id="c", code=4001)
+    assert await report(world, router, Failed, "m", chat_id="c", code=4001)
     assert (await outcomes(router))["failed:4001"] == 1
     await made.settle("SENT", message_id="m", chat_id="c")
-    assert await world.report(router, Delivered, "m")
+    assert await report(world, router, Delivered, "m")
     assert await outcomes(router) == {"sent": 2, "opened": 1, "delivered": 1}
-    assert await world.report(world.router(), MessageRead, "m", chat_health="CRITICAL")
+    assert await report(world, world.router(), MessageRead, "m", chat_health="CRITICAL")
     assert (await refusal(Held, router)).reason == "quiet"
 
 
 async def test_a_delivery_after_a_failure_corrects_it(world):
     """Linq: a `message.delivered` for the same message may still follow a `message.failed`."""
     router = world.router()
-    message_id = await world.send(router)
-    assert await world.report(router, Failed, message_id, code=4001)
-    assert await world.report(router, Delivered, message_id)
+    message_id = await send(world, router)
+    assert await report(world, router, Failed, message_id, code=4001)
+    assert await report(world, router, Delivered, message_id)
     assert await outcomes(router) == {"sent": 1, "opened": 1, "delivered": 1}
 
 
 async def test_a_failure_after_a_delivery_is_ignored(world):
     """It arrived: nothing that is told later makes it a failure."""
     router = world.router()
-    message_id = await world.send(router)
-    await world.report(router, Delivered, message_id)
-    assert not await world.report(router, Failed, message_id, code=4001)
+    message_id = await send(world, router)
+    await report(world, router, Delivered, message_id)
+    assert not await report(world, router, Failed, message_id, code=4001)
     assert await outcomes(router) == {"sent": 1, "opened": 1, "delivered": 1}
 
 
 async def test_what_is_the_recipients_fault_is_not_the_lines(world):
     """It counts nowhere, however often; a delivery after it counts."""
     router = world.router()
-    await world.fail(router, 30, recipient_fault=True)
+    await fail(world, router, 30, recipient_fault=True)
     assert await outcomes(router) == {"sent": 30, "opened": 30}
     assert (await view(router)).standing == "ok"
-    assert await world.report(router, Delivered, "m1")
+    assert await report(world, router, Delivered, "m1")
     assert (await outcomes(router))["delivered"] == 1
 
 
 async def test_the_correction_of_one_failure_leaves_the_others(plain):
     """Also where it was no outcome, as with SMS: the streak is as long as before."""
     router = plain.router()
-    await plain.fail(router, 4)
-    sms = await plain.send(router)
-    await plain.report(router, Failed, sms, unreceipted=True)
-    await plain.report(router, Delivered, sms)
+    await fail(plain, router, 4)
+    sms = await send(plain, router)
+    await report(plain, router, Failed, sms, unreceipted=True)
+    await report(plain, router, Delivered, sms)
     assert (await outcomes(router))["failed:4001"] == 4
     assert "The last 4 outcomes all failed." not in (await view(router)).reasons
-    sms = await plain.send(router)
-    await plain.report(router, Failed, sms, unreceipted=True)
-    await plain.fail(router, 4)
+    sms = await send(plain, router)
+    await report(plain, router, Failed, sms, unreceipted=True)
+    await fail(plain, router, 4)
     assert (await view(router)).standing == "ok"
-    await plain.fail(router, 1)
+    await fail(plain, router, 1)
     assert (await view(router)).standing == "failing"
 
 
 async def test_a_correction_takes_no_other_failure_from_the_share(plain):
     """Six of ten failed, whatever became of a message that owes no receipts."""
     router = plain.router(loose(failures={"streak": 50, "share": 0.6, "sample": 10}))
-    await plain.fail(router, 5)
-    sms = await plain.send(router)
-    await plain.report(router, Failed, sms, code=4001, unreceipted=True)
-    for message_id in (sms, *[await plain.send(router) for _ in range(3)]):
-        await plain.report(router, Delivered, message_id)
-    await plain.fail(router, 1)
+    await fail(plain, router, 5)
+    sms = await send(plain, router)
+    await report(plain, router, Failed, sms, code=4001, unreceipted=True)
+    for message_id in (sms, *[await send(plain, router) for _ in range(3)]):
+        await report(plain, router, Delivered, message_id)
+    await fail(plain, router, 1)
     assert (await view(router)).standing == "failing"
 
 
@@ -345,9 +272,9 @@ async def test_what_tells_whose_a_message_was_is_kept_for_a_while(plain):
 
     made = await router.reserve(ANN, line=A)
     await made.settle("SENT", message_id="m", chat_id="c")
-    await plain.report(router, Delivered, "m")
-    await plain.report(router, Delivered, "of another deployment", number=A)
-    await plain.report(router, Delivered, number=A, event_id="e1")
+    await report(plain, router, Delivered, "m")
+    await report(plain, router, Delivered, "of another deployment", number=A)
+    await report(plain, router, Delivered, number=A, event_id="e1")
     await router.report(Replied(A, ANN, at=NOW, event_id="e2", chat_id="c"))
     expected = {"message/m": 3, "message/of another deployment": 3, "chat/c": 180}
     expected |= {"event/e1": 2, "event/e2": 2}
@@ -361,8 +288,8 @@ async def test_what_tells_whose_a_message_was_is_kept_for_a_while(plain):
 async def test_what_is_older_than_a_week_counts_no_more(plain):
     """Seven days, the oldest six hours counted whole."""
     router = plain.router()
-    message_id = await plain.send(router)
-    await plain.report(router, Delivered, message_id)
+    message_id = await send(plain, router)
+    await report(plain, router, Delivered, message_id)
     plain.clock.advance(7 * DAY)
     assert (await outcomes(router))["delivered"] == 1
     plain.clock.advance(6 * HOUR)
@@ -381,7 +308,7 @@ async def test_what_was_given_back_was_not_sent(world):
 async def test_an_answered_conversation_is_counted_once(world):
     """However often they write; a known recipient's and a stranger's first word open nothing and answer nothing."""
     router = world.router()
-    await world.send(router, ANN)
+    await send(world, router, ANN)
     await router.assign(BOB, A)
     for to in (ANN, ANN, BOB, CAT):
         world.clock.advance(1)
@@ -393,7 +320,7 @@ async def test_an_answered_conversation_is_counted_once(world):
 async def test_who_answers_at_once_has_answered_though_the_providers_clock_is_behind(world, behind):
     """By up to five minutes; and only once."""
     router = world.router()
-    await world.send(router, ANN)
+    await send(world, router, ANN)
     for n in range(2):
         world.clock.advance(1)
         await router.report(Replied(A, ANN, at=world.clock.now() - behind, event_id=f"e{n}"))
@@ -419,9 +346,9 @@ HAPPENS = st.sampled_from(["delivered", "read", "failed"])
     st.data(),
 )
 @example([({"failed", "delivered", "read"}, False)], None)
-async def test_receipts_in_any_order_and_number_come_to_the_same_counts(story, data):
+async def test_receipts_in_any_order_and_number_come_to_the_same_counts(new_world, story, data):
     """Before or after the settlement, once or many times, with or without event ids: what happened is what counts."""
-    world = World("sync memory", None)
+    world = new_world()
     router = world.router(loose(failures={"mode": "off"}))
     made = {}
     steps: list[tuple[int, str]] = []
@@ -439,7 +366,7 @@ async def test_receipts_in_any_order_and_number_come_to_the_same_counts(story, d
         kind = {"delivered": Delivered, "read": MessageRead, "failed": Failed}[what]
         more = {"code": 4001, "recipient_fault": story[n][1]} if kind is Failed else {}
         event_id = None if data is None else data.draw(st.sampled_from([None, f"{n}{what}"]))
-        await world.report(router, kind, f"m{n}", number=A, event_id=event_id, **more)
+        await report(world, router, kind, f"m{n}", number=A, event_id=event_id, **more)
     arrived = [happened & {"delivered", "read"} for happened, _ in story]
     expected = {
         "sent": len(story),
@@ -480,11 +407,11 @@ def insisting(verb, *arguments, **keywords):
 
 
 @pytest.mark.parametrize("by", ["message", "event"])
-def test_a_report_whose_answer_was_lost_is_counted_once_when_it_is_made_again(by):
+def test_a_report_whose_answer_was_lost_is_counted_once_when_it_is_made_again(new_world, by):
     """The message tells, or the event: a webhook that was not acknowledged comes again."""
     clock = ManualClock(NOW)
     store = Lossy()
-    router = Router(Account(), policy=loose(), store=store, clock=clock)
+    router = Router(new_world().account, policy=loose(), store=store, clock=clock)
     router.lines()
     store.losing = True
     for n in range(20):
@@ -506,9 +433,9 @@ def test_a_report_whose_answer_was_lost_is_counted_once_when_it_is_made_again(by
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
-def test_receipts_told_by_many_at_once_count_once(store, tmp_path):
+def test_receipts_told_by_many_at_once_count_once(new_world, store, tmp_path):
     """Four webhook workers over one store, each told everything, while the messages are still being settled."""
-    world = World(f"sync {store}", tmp_path)
+    world = new_world(f"sync {store}", tmp_path)
     router = Router(
         world.account, policy=loose(failures={"mode": "off"}), store=world.handle, clock=world.clock
     )
@@ -544,11 +471,11 @@ def test_receipts_told_by_many_at_once_count_once(store, tmp_path):
 async def test_five_failures_in_a_row_are_a_time_out(world, caplog):
     """New conversations go elsewhere, known recipients wait for its end, and the log and the view say why."""
     router = world.router()
-    await world.send(router, ANN)
-    await world.fail(router, 4)
+    await send(world, router, ANN)
+    await fail(world, router, 4)
     assert (await view(router)).standing == "ok"
     with caplog.at_level(logging.WARNING, "linepicker"):
-        await world.fail(router, 1)
+        await fail(world, router, 1)
     assert "fail (streak)" in caplog.text
     shown = await view(router)
     assert shown.standing == "failing"
@@ -565,10 +492,10 @@ async def test_five_failures_in_a_row_are_a_time_out(world, caplog):
 async def test_a_delivery_in_between_ends_the_streak(world):
     """Four, one that arrives, four: no time out."""
     router = world.router()
-    await world.fail(router, 4)
-    await world.report(router, Delivered, await world.send(router))
+    await fail(world, router, 4)
+    await report(world, router, Delivered, await send(world, router))
     world.clock.advance(1)
-    await world.fail(router, 4)
+    await fail(world, router, 4)
     assert (await view(router)).standing == "ok"
 
 
@@ -577,29 +504,29 @@ async def test_a_share_of_failures_is_a_time_out_from_the_sample_on(plain, good,
     """30 % of 20 are; of 19 nothing is said, and 6 of 21 are less."""
     router = plain.router()
     for n in range(good):
-        await plain.report(router, Delivered, await plain.send(router))
+        await report(plain, router, Delivered, await send(plain, router))
         plain.clock.advance(1)
         if n in {0, 3, 6, 9, 12}:
-            await plain.fail(router, 1)
-    await plain.fail(router, 1)
+            await fail(plain, router, 1)
+    await fail(plain, router, 1)
     assert (await view(router)).standing == standing
 
 
 async def test_failures_older_than_the_window_are_no_reason(plain):
     """Five in a row over more than an hour."""
     router = plain.router()
-    await plain.fail(router, 5, gap=901)
+    await fail(plain, router, 5, gap=901)
     assert (await view(router)).standing == "ok"
 
 
 async def test_failures_without_receipts_are_no_reason_for_a_time_out(world):
     """SMS and groups: a delivery is never told, so that only failures would be seen. They are counted all the same."""
     router = world.router()
-    await world.fail(router, 30, unreceipted=True)
+    await fail(world, router, 30, unreceipted=True)
     for n in range(30):
         made = await router.reserve((person(n), BOB), line=A)
         await made.settle("SENT", message_id=f"g{n}")
-        await world.report(router, Failed, f"g{n}", code=4001)
+        await report(world, router, Failed, f"g{n}", code=4001)
     shown = await view(router)
     assert (shown.standing, shown.outcomes["failed:4001"]) == ("ok", 60)
 
@@ -617,10 +544,10 @@ async def test_what_the_line_is_not_to_blame_for_is_no_failure(world, outcome):
     assert not [name for name in shown.outcomes if name.startswith("failed")]
 
 
-async def test_a_time_out_survives_a_restart(tmp_path):
+async def test_a_time_out_survives_a_restart(new_world, tmp_path):
     """It is the store's: a process that begins later, on the same file, finds it, and when it ends."""
-    world = World("sync sqlite", tmp_path)
-    await world.fail(world.router(), 5)
+    world = new_world("sync sqlite", tmp_path)
+    await fail(world, world.router(), 5)
     retry_at = (await refusal(Held, world.router(), line=A)).retry_at
     world.handle.close()
     world.handle = open_store(world.url)
@@ -641,18 +568,18 @@ async def time_out(world, router) -> float:
 async def test_time_outs_grow_while_the_probes_fail_and_begin_anew_after_a_week(world):
     """Doubled each time, give or take a tenth, up to six hours; and for a line that was good for a week as at first."""
     router = world.router()
-    await world.fail(router, 5)
+    await fail(world, router, 5)
     for base in (300, 600, 1200, 2400, 4800, 9600, 19200, 21600, 21600):
         pause = await time_out(world, router)
         assert 0.9 * base <= pause <= min(1.1 * base, 21600)
         world.clock.advance(pause)
-        probe = await world.send(router)
+        probe = await send(world, router)
         world.clock.advance(1)
-        await world.report(router, Failed, probe)
+        await report(world, router, Failed, probe)
     world.clock.advance(await time_out(world, router))
-    await world.report(router, Delivered, await world.send(router))
+    await report(world, router, Delivered, await send(world, router))
     world.clock.advance(7 * DAY)
-    await world.fail(router, 5)
+    await fail(world, router, 5)
     assert 270 <= await time_out(world, router) <= 330
 
 
@@ -672,7 +599,7 @@ async def test_lines_that_failed_together_come_back_apart(plain):
 async def on_trial(world, policy: Policy | None = None):
     """A router whose line A has just come to the end of its first time out."""
     router = world.router(policy)
-    await world.fail(router, 5)
+    await fail(world, router, 5)
     world.clock.advance(await time_out(world, router))
     return router
 
@@ -688,7 +615,7 @@ async def test_after_a_time_out_one_message_at_a_time_is_tried(world):
         assert (decision.reason, decision.retry_at) == ("failing", made.send_at + LEASE)
     await made.settle("SENT", message_id="probe")
     await refusal(Held, router, BOB, line=A)
-    assert await world.report(router, Delivered, "probe")
+    assert await report(world, router, Delivered, "probe")
     for n in range(3):
         assert (await world.router().reserve(person(500 + n), line=A)).number == A
     assert (await view(router)).standing == "ok"
@@ -715,7 +642,7 @@ async def test_a_probe_that_did_not_go_out_is_no_recovery(world, outcome):
     made = await router.reserve(CAT, line=A)
     assert (await refusal(Held, router, BOB, line=A)).reason == "failing"
     await made.settle("SENT", message_id="probe")
-    await world.report(router, Delivered, "probe")
+    await report(world, router, Delivered, "probe")
     assert (await router.reserve(BOB, line=A)).number == A
 
 
@@ -753,7 +680,7 @@ async def test_the_failure_of_the_probe_outruns_its_settlement(world):
     """Told before the message is known to be ours, it puts the line out again, and that settlement is no first step back."""
     router = await on_trial(world)
     made = await router.reserve(ANN, line=A)
-    await world.report(router, Failed, "probe", number=A)
+    await report(world, router, Failed, "probe", number=A)
     await made.settle("SENT", message_id="probe")
     world.clock.advance(await time_out(world, router))
     made = await router.reserve(BOB, line=A)
@@ -765,7 +692,7 @@ async def test_the_delivery_of_the_probe_outruns_its_settlement(world):
     """The line is back at once, and stays."""
     router = await on_trial(world)
     made = await router.reserve(ANN, line=A)
-    await world.report(router, Delivered, "probe", number=A)
+    await report(world, router, Delivered, "probe", number=A)
     assert (await router.reserve(BOB, line=A)).number == A
     await made.settle("SENT", message_id="probe")
     assert (await router.reserve(CAT, line=A)).number == A
@@ -775,8 +702,8 @@ async def test_a_short_time_out_is_not_lengthened_by_its_probe(world):
     """What the failed probe held, it holds no more: the line is out for its time out and not for the probe's lease."""
     rules = {"failures": {"time_out": 10.0, "longest": 20.0, "growth": 1.0}}
     router = await on_trial(world, loose(**rules))
-    probe = await world.send(router)
-    await world.report(router, Failed, probe)
+    probe = await send(world, router)
+    await report(world, router, Failed, probe)
     pause = await time_out(world, router)
     assert 9 <= pause <= 11
     world.clock.advance(pause)
@@ -786,11 +713,11 @@ async def test_a_short_time_out_is_not_lengthened_by_its_probe(world):
 async def test_a_delivery_of_what_left_before_ends_no_time_out(world):
     """Neither during it nor on trial: it tells nothing of the line as it is now."""
     router = world.router()
-    early = [await world.send(router) for _ in range(2)]
-    await world.fail(router, 5)
-    await world.report(router, Delivered, early[0])
+    early = [await send(world, router) for _ in range(2)]
+    await fail(world, router, 5)
+    await report(world, router, Delivered, early[0])
     world.clock.advance(await time_out(world, router))
-    await world.report(router, Delivered, early[1])
+    await report(world, router, Delivered, early[1])
     await router.reserve(ANN, line=A)
     assert (await refusal(Held, router, BOB, line=A)).reason == "failing"
 
@@ -798,24 +725,24 @@ async def test_a_delivery_of_what_left_before_ends_no_time_out(world):
 async def test_a_late_failure_of_what_left_before_is_not_the_probes(world):
     """It is counted; the line stays on trial, and its next time out is not longer for it."""
     router = world.router()
-    early = await world.send(router)
-    await world.fail(router, 5)
+    early = await send(world, router)
+    await fail(world, router, 5)
     world.clock.advance(await time_out(world, router) + 1)
-    await world.report(router, Failed, early, code=4001)
+    await report(world, router, Failed, early, code=4001)
     assert (await outcomes(router))["failed:4001"] == 6
-    probe = await world.send(router)
-    await world.report(router, Delivered, probe)
+    probe = await send(world, router)
+    await report(world, router, Delivered, probe)
     assert (await view(router)).standing == "ok"
 
 
 async def test_failures_that_led_to_a_time_out_lead_to_no_second_one(world):
     """After the trial it takes five more in a row."""
     router = await on_trial(world)
-    await world.report(router, Delivered, await world.send(router))
+    await report(world, router, Delivered, await send(world, router))
     world.clock.advance(1)
-    await world.fail(router, 4)
+    await fail(world, router, 4)
     assert (await view(router)).standing == "ok"
-    await world.fail(router, 1)
+    await fail(world, router, 1)
     assert (await view(router)).standing == "failing"
     assert 540 <= await time_out(world, router) <= 660
 
@@ -823,9 +750,9 @@ async def test_failures_that_led_to_a_time_out_lead_to_no_second_one(world):
 async def test_repeated_receipts_lead_to_no_time_out(world):
     """One failure told five times is one."""
     router = world.router()
-    message_id = await world.send(router)
+    message_id = await send(world, router)
     for n in range(10):
-        await world.report(router, Failed, message_id, event_id=f"e{n}")
+        await report(world, router, Failed, message_id, event_id=f"e{n}")
     assert (await view(router)).standing == "ok"
 
 
@@ -834,7 +761,7 @@ async def test_the_rule_can_be_off_or_only_say_what_it_would_do(world, caplog, m
     """Fifty failures change no choice; in shadow the log tells of them."""
     router = world.router(loose(failures={"mode": mode}))
     with caplog.at_level(logging.WARNING, "linepicker"):
-        await world.fail(router, 50)
+        await fail(world, router, 50)
     assert (await view(router)).standing == "ok"
     assert (await outcomes(router))["failed:4001"] == 50
     assert ("fail (streak): shadow" in caplog.text) == (mode == "shadow")
@@ -853,14 +780,14 @@ STEPS = st.one_of(
 @settings(max_examples=100)
 @given(st.lists(STEPS, max_size=25), st.booleans())
 @example([("fails", 5), ("wait", 301.0), ("send", "UNKNOWN"), ("fail", 0)], False)
-async def test_whatever_happened_a_line_that_works_again_comes_back(story, receipts):
+async def test_whatever_happened_a_line_that_works_again_comes_back(new_world, story, receipts):
     """While it is on trial never two messages are under way within a lease; and when nothing fails any more, two accepted
     messages at their time bring it back, or one that is delivered."""
-    world = World("sync memory", None)
+    world = new_world()
     world.account.lines = [Line(A)]
     policy = loose(recovery={"ineligible": 60.0})
     router = world.router(policy)
-    await world.fail(router, 5)
+    await fail(world, router, 5)
     sent, fresh = [], 1000
     for what, how in story:
         fresh += 1
@@ -868,10 +795,10 @@ async def test_whatever_happened_a_line_that_works_again_comes_back(story, recei
             world.clock.advance(how)
         elif what in {"fail", "deliver"} and sent:
             kind = Failed if what == "fail" else Delivered
-            await world.report(router, kind, sent[-1 - how % len(sent)], number=A)
+            await report(world, router, kind, sent[-1 - how % len(sent)], number=A)
         elif what == "fails":
             for n in range(how):
-                await world.report(router, Failed, f"x{fresh}-{n}", number=A)
+                await report(world, router, Failed, f"x{fresh}-{n}", number=A)
         elif what == "send":
             with suppress(NoLine):
                 made = await router.reserve(person(fresh))
@@ -890,7 +817,7 @@ async def test_whatever_happened_a_line_that_works_again_comes_back(story, recei
             made = await other.reserve(person(90_000 + n))
         await made.settle("SENT", message_id=f"end{n}")
         if receipts:
-            await world.report(other, Delivered, f"end{n}")
+            await report(world, other, Delivered, f"end{n}")
     made = [await other.reserve(person(91_000 + n)) for n in range(3)]
     assert {each.number for each in made} == {A}
     assert (await view(router)).standing == "ok"
@@ -922,7 +849,7 @@ async def test_failures_lower_a_lines_vitality(world):
     router = world.router(loose(failures={"mode": "off"}, learn={"reply_rate": 0.0}))
     for n in range(30):
         kind = Failed if n % 5 < 2 else Delivered
-        await world.report(router, kind, await world.send(router))
+        await report(world, router, kind, await send(world, router))
     assert (
         "Vitality 0.6: new conversations rather go to other lines." in (await view(router)).reasons
     )
@@ -932,7 +859,7 @@ async def test_failures_lower_a_lines_vitality(world):
 async def test_what_spoke_against_a_line_is_forgotten_with_its_week(world):
     """It got no message since that could tell otherwise: a week later it is chosen like any other."""
     router = world.router(loose(failures={"mode": "off"}))
-    await world.fail(router, 40)
+    await fail(world, router, 40)
     assert {(await router.reserve(person(800 + n))).number for n in range(20)} == {B}
     world.clock.advance(8 * DAY)
     shown = await view(router)
@@ -970,18 +897,18 @@ async def test_in_shadow_each_time_out_is_told_once(world, caplog):
     """Not at every failure that follows."""
     router = world.router(loose(failures={"mode": "shadow"}))
     with caplog.at_level(logging.WARNING, "linepicker"):
-        await world.fail(router, 12)
+        await fail(world, router, 12)
         assert caplog.text.count("shadow") == 1
-        await world.report(router, Delivered, await world.send(router))
+        await report(world, router, Delivered, await send(world, router))
         world.clock.advance(1)
-        await world.fail(router, 5)
+        await fail(world, router, 5)
     assert caplog.text.count("shadow") == 2
 
 
 async def test_without_learning_a_lines_record_is_told_and_weighs_nothing(world):
     """learn.enabled = false."""
     router = world.router(loose(failures={"mode": "off"}, learn={"enabled": False}))
-    await world.fail(router, 40)
+    await fail(world, router, 40)
     shown = await view(router)
     assert shown.outcomes["failed:4001"] == 40
     assert not any(each.startswith("Vitality") for each in shown.reasons)
@@ -992,7 +919,7 @@ async def test_nobody_is_out_where_nobody_has_room(world):
     """The last line that fails is out all the same: NoLine says which and until when."""
     world.account.lines = [Line(A)]
     router = world.router()
-    await world.fail(router, 5)
+    await fail(world, router, 5)
     decision = await refusal(NoLine, router, ANN)
     assert [each.excluded for each in decision.candidates] == ["failing"]
     assert decision.reason == "failing"

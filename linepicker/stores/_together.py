@@ -63,13 +63,17 @@ class Together(Generic[_A, _B]):
         return await future
 
     def _do_all(self) -> None:
-        while True:
-            while self._waiting:
-                self._do_some()
+        self._do_some()
+        if not self._waiting:
             self._busy = False
             if not self._waiting or self._busy:
                 return
             self._busy = True  # something came between the two, and nobody else saw to it
+        try:
+            assert self._of is not None
+            self._of.submit(self._do_all)  # after whatever else waits for the thread
+        except RuntimeError:  # it takes nothing more: what waits is told so by the work itself
+            self._do_all()
 
     def _do_some(self) -> None:
         self._since = time.monotonic()
