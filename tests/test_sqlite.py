@@ -693,3 +693,68 @@ async def test_what_was_seen_is_read_in_the_callers_thread(path):
     await twin.swap([Write("a", 0, b"1")], seen=Live(b=0))
     assert set(threads) == {threading.current_thread()}
     await twin.close()
+
+
+async def test_swaps_that_wait_together_are_one_transaction(path):
+    """The first goes alone, the others meanwhile wait for the thread and are committed at once."""
+    store = SqliteStore(path)
+    twin, commits = AsyncSqliteStore(store), []
+    await twin.read([])
+    commit, waiting, begun = store.file.commit, threading.Event(), threading.Event()
+
+    def counted(db):
+        commits.append(db)
+        begun.set()
+        assert waiting.wait(60)
+        commit(db)
+
+    store.file.commit = counted
+    first = asyncio.create_task(twin.swap([Write("first", 0, b"1")]))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(begun.wait, 60)
+    swaps = [asyncio.create_task(twin.swap([Write(f"a:{n}", 0, b"1")])) for n in range(20)]
+    await asyncio.sleep(0)
+    waiting.set()
+    answers = await asyncio.gather(first, *swaps)
+    assert all(answer.applied for answer in answers)
+    assert len(commits) == 2
+    assert len(await twin.scan("a:")) == 20
+    await twin.close()
+
+
+async def test_each_of_the_swaps_that_wait_together_is_applied_or_refused_by_itself(path):
+    """One of them changes a key, the next ones find it changed; a write that no file could take is its own swap's fault."""
+    twin = AsyncSqliteStore(SqliteStore(path))
+    results = await asyncio.gather(
+        *(twin.swap([Write("a", 0, b"%d" % n), Write(f"b:{n}", 0, b"1")]) for n in range(10)),
+        twin.swap([Write("\ud800", 0, b"1")]),
+        twin.swap([Write("c", 0, b"1")]),
+        return_exceptions=True,
+    )
+    *rivals, bad, good = results
+    assert [answer.applied for answer in rivals] == [True] + [False] * 9
+    version = rivals[0].records["a"].version
+    assert {answer.records["a"] for answer in rivals[1:]} == {Record(version, b"0")}
+    assert isinstance(bad, StoreError)
+    assert good.applied
+    assert {key for key, _ in await twin.scan("b:")} == {"b:0"}
+    await twin.close()
+
+
+async def test_readers_have_their_turn_among_writers(path):
+    """However many swaps follow each other, a read waits for one transaction at most."""
+    twin = AsyncSqliteStore(SqliteStore(path, durable=False))
+    over = False
+
+    async def write(n: int) -> None:
+        version = 0
+        while not over:
+            answer = await twin.swap([Write(f"a:{n}", version, b"1")])
+            version = answer.records[f"a:{n}"].version
+
+    writers = [asyncio.create_task(write(n)) for n in range(8)]
+    for _ in range(20):
+        await asyncio.wait_for(twin.read(["a:0"]), 60)
+    over = True
+    await asyncio.gather(*writers)
+    await twin.close()
