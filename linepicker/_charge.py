@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from linepicker import _windows as windows
 from linepicker._contact import Contact
 from linepicker._core import Grant
@@ -65,7 +67,7 @@ def charge(
         windows.add_message(spending, send_at, now)
         opened = int(grant.kind != "known")
         windows.count_week(spending, send_at, messages=1, opened=opened, shadow=grant.shadowed)
-        if state.standing.probation or state.standing.failing_until:
+        if state.standing.probation or state.conclusion.failing_until:
             spending.probe, spending.probe_at = ident, send_at
     if send_at > now:
         spending.reach = max(max_delay, was.reach)
@@ -82,8 +84,10 @@ def give_back(
     now: float,
     *,
     shadow: bool = False,
+    first: bool = False,
 ) -> tuple[Spending, Contact | None]:
-    """Both records without this reservation; unchanged (the same objects) where it is not there any more.
+    """Both records without this reservation; unchanged (the same objects) where it is not there any more. *first*: it was the
+    first one after an operator's move; the next one is that then.
 
     The assignment goes with it while no other reservation was made on it: a new one altogether, a moved one back to the
     line it came from. Pace is not given back.
@@ -108,6 +112,8 @@ def give_back(
         changed = True
         if contact.opened == ident and contact.made == 1:
             rest = rest.back() if kind == "moved" and rest.history else None
+        elif first and contact.made == 1:
+            rest = attrs.evolve(rest, made=0)
         contact = rest
     if mine.probe == ident:
         mine.probe, changed = 0, True

@@ -143,7 +143,7 @@ def _draft(
         None,
         request.override_optout,
         False,
-        standing.probation or standing.failing_until > 0.0,
+        standing.probation or state.conclusion.failing_until > 0.0,
         grant.notes,
         None,
         grant.shadowed,

@@ -27,7 +27,8 @@ class Conclusion:
     """What a standing comes to; only records and polls change it.
 
     `first` and `second` are exclusion codes, before and after "ineligible" in the order of the gates; `draining` keeps only
-    new conversations off. `ramp_for`: when the line was last seen CRITICAL, if it has come back.
+    new conversations off. `ramp_for`: when the line was last seen CRITICAL, if it has come back. `failing_until`: when a time
+    out ends, 0 if there is none or none is enforced.
     """
 
     first: str | None
@@ -35,6 +36,7 @@ class Conclusion:
     second: str | None
     at_risk: bool
     ramp_for: float
+    failing_until: float = 0.0
 
 
 @attrs.define
@@ -115,13 +117,14 @@ def conclude(standing: Standing, policy: Policy) -> Conclusion:
         second,
         at_risk=level > 0,
         ramp_for=critical_at if critical_at is not None and second is None else 0.0,
+        failing_until=standing.failing_until if policy.failures.mode == "enforce" else 0.0,
     )
 
 
 def is_clear(standing: Standing, conclusion: Conclusion) -> bool:
     """Whether no code of standing, operator or refusal can apply until the standing changes."""
     barred = conclusion.first or conclusion.second or conclusion.draining
-    return not (barred or standing.out_until or standing.probation or standing.failing_until)
+    return not (barred or standing.out_until or standing.probation or conclusion.failing_until)
 
 
 def healthy_since(standing: Standing, now: float, span: float) -> float | None:
@@ -145,9 +148,9 @@ def exclusion(state: LineState, now: float, *, mine: int = 0) -> tuple[str | Non
     beyond = NEVER if conclusion.second else 0.0  # which outlasts a refusal
     if standing.out_until > now:
         return "ineligible", max(standing.out_until, beyond)
-    if conclusion.second is None and standing.failing_until > now:
-        return "failing", standing.failing_until
-    probing = standing.probation or standing.failing_until
+    if conclusion.second is None and conclusion.failing_until > now:
+        return "failing", conclusion.failing_until
+    probing = standing.probation or conclusion.failing_until
     if probing and spending.probe and spending.probe != mine:
         ends = spending.probe_at + PROBE_LEASE
         if ends > now:

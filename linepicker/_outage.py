@@ -78,7 +78,7 @@ def carry_on(
         return None
     state = fleet.state(choice.number)
     assert state is not None
-    if state.standing.probation or state.standing.failing_until:
+    if state.standing.probation or state.conclusion.failing_until:
         return None  # one trial at a time takes a store
     ident = ident_of(made_id)
     state.spending = charge(state, choice, policy, now, ident, request.max_delay)

@@ -107,7 +107,13 @@ def _settled(
         pass  # an earlier attempt may have gone out: its charge stands, whatever this one met
     elif undone:
         after[spending_key], after[who.contact_key] = give_back(
-            spending, contact, made.kind, made.ident, now, shadow=made.shadowed
+            spending,
+            contact,
+            made.kind,
+            made.ident,
+            now,
+            shadow=made.shadowed,
+            first=made.kind == "known" and made.moved_from is not None,
         )
         if after[spending_key] is spending:
             after[spending_key] = was[spending_key]

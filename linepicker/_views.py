@@ -115,7 +115,7 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
         found.append("Back from CRITICAL: its budget returns step by step.")
     if standing.probation and not rank.excluded:
         found.append("On probation: one unsettled reservation at a time until one is SENT.")
-    if standing.failing_until and not rank.excluded:
+    if state.conclusion.failing_until and not rank.excluded:
         found.append("On trial after failures: one message at a time until one is delivered.")
     if rank.slot > now:
         found.append(f"Paced: next slot at {moment(rank.slot)}.")

@@ -472,6 +472,25 @@ async def test_the_first_message_after_an_operators_move_tells_of_it(world):
     assert made.moved_from is made.continuation is None
 
 
+async def test_a_first_message_that_was_given_back_leaves_the_word_to_the_next(world):
+    """It never left, so the next one after the operator's move is the first, and tells of it; an older one changes nothing."""
+    router = world.router(loose(**HOME))
+    older = await router.reserve(ANN, line=A)
+    await router.move(ANN, B)
+    for _ in range(2):
+        made = await router.reserve(ANN)
+        assert (made.moved_from, made.continuation) == (A, TEXT)
+        await made.release()
+    made = await router.reserve(ANN)
+    assert (made.moved_from, made.continuation) == (A, TEXT)
+    await made.settle("SENT")
+    await older.release()
+    made = await router.reserve(ANN)
+    assert made.moved_from is made.continuation is None
+    await made.release()
+    assert (await router.reserve(ANN)).continuation is None
+
+
 async def test_a_line_takes_so_many_home_a_day(world):
     """Going home is a move, within that line's moves of the day."""
     router = world.router(loose({"moves_per_day": 2}, **HOME))

@@ -767,6 +767,21 @@ async def test_the_rule_can_be_off_or_only_say_what_it_would_do(world, caplog, m
     assert ("fail (streak): shadow" in caplog.text) == (mode == "shadow")
 
 
+@pytest.mark.parametrize("mode", ["off", "shadow"])
+async def test_a_rule_that_is_no_longer_enforced_ends_the_time_outs_it_began(world, mode):
+    """From the new policy's first call on, and no trial follows; enforced again, the line is on trial."""
+    router = world.router()
+    await fail(world, router, 5)
+    await refusal(Held, router, line=A)
+    for each in (router, world.router()):
+        await each.reload(loose(failures={"mode": mode}))
+        assert (await view(each)).standing == "ok"
+        for n in range(3):  # one after the other, none of them settled
+            assert (await each.reserve(person(500 + n), line=A)).number == A
+    await router.reload(loose())
+    assert (await view(router)).standing == "failing"
+
+
 STEPS = st.one_of(
     st.tuples(st.just("send"), st.sampled_from(["SENT", "UNKNOWN", "NOT_SENT", "RATE_LIMITED"])),
     st.tuples(st.just("send"), st.sampled_from(["RECIPIENT_REFUSED", "LINE_REFUSED", None])),
