@@ -168,6 +168,8 @@ def main() -> None:
         one.add_argument("--repeats", type=_count, metavar="ROUNDS", help="how many rounds")
     choosing = commands.choices["pick"]
     choosing.add_argument("--lines", type=_counts, metavar="N,N,…", help="numbers of lines")
+    taking = commands.choices["webhooks"]
+    taking.add_argument("--connections", type=_count, metavar="N", help="how many at once")
     arguments = parser.parse_args()
     if arguments.self_check:
         self_check()
@@ -184,6 +186,8 @@ def _run(
 ) -> Outcome:
     if arguments.command == "webhooks":
         often = webhooks.QUICK if arguments.quick else webhooks.Scale()
+        if arguments.connections:
+            changes["connections"] = arguments.connections
         return run_webhooks(attrs.evolve(often, **changes), say)
     if arguments.lines:
         changes["lines"] = arguments.lines
