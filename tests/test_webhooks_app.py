@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import attrs
@@ -392,6 +393,59 @@ def test_a_web_socket_is_turned_away():
         app = WebhookApp(router, SECRET)
         asyncio.run(go())
     assert sent == ["websocket.close"]
+
+
+# Threads
+
+
+def test_while_one_report_waits_for_the_list_the_others_go_on(monkeypatch):
+    """A Router's reports share a thread; when that does not come back, another one takes those that come after."""
+    monkeypatch.setattr("linepicker.stores._together.STUCK_AFTER", -1.0)
+    begun, going = threading.Event(), threading.Event()
+    told = []
+
+    class Slow:
+        def report(self, report):
+            if report.to == PERSON:
+                begun.set()
+                assert going.wait(60)
+            told.append(report.to)
+            return True
+
+    with serving(WebhookApp(Slow(), SECRET, clock=ManualClock(NOW))) as served:
+        answers = []
+        waiting = threading.Thread(target=lambda: answers.append(served.post(reply())))
+        waiting.start()
+        assert begun.wait(60)
+        with httpx.Client(base_url=f"http://127.0.0.1:{served.port}", timeout=60) as other:
+            body = reply("+12125550124", event_id="e2")
+            assert other.post("/", content=body, headers=signed(body)).status_code == 204
+        assert told == ["+12125550124"]
+        going.set()
+        waiting.join(60)
+    assert [answer.status_code for answer in answers] == [204]
+    assert told == ["+12125550124", PERSON]
+
+
+def test_what_a_report_raises_is_its_own_answer():
+    """Of several that a thread takes at once each one has its own; 503 for those that the store failed."""
+
+    class Moody:
+        def report(self, report):
+            if report.event_id.endswith("3"):
+                raise SourceError("out", status=503)
+            return True
+
+    with serving(WebhookApp(Moody(), SECRET, clock=ManualClock(NOW))) as served:
+
+        def post(n):
+            body = reply(event_id=f"e{n}")
+            with httpx.Client(base_url=f"http://127.0.0.1:{served.port}", timeout=60) as http:
+                return http.post("/", content=body, headers=signed(body)).status_code
+
+        with ThreadPoolExecutor(8) as clients:
+            codes = list(clients.map(post, range(24)))
+    assert codes == [503 if n % 10 == 3 else 204 for n in range(24)]
 
 
 # When something is out
