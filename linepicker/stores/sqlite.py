@@ -7,10 +7,11 @@ Needs a local disk: SQLite's locks and its write-ahead log don't work over netwo
 URL parameters:
 
     timeout=5.0              seconds to wait, first for other threads, then for other processes, before `StoreError`
-    synchronous=full|normal  full: what was acknowledged survives power loss, at one fsync a swap. normal: no fsync, so
-                             many times faster. A crash of the process still loses nothing, but power loss or a crash of
-                             the machine may undo the last seconds: recipients written to in them count as new again,
-                             perhaps on another line, and what their lines spent is spent twice
+    synchronous=full|normal  full: what was acknowledged survives power loss, at one fsync a swap (or for several that
+                             coroutines wait for at the same time). normal: no fsync, so many times faster. A crash of
+                             the process still loses nothing, but power loss or a crash of the machine may undo the last
+                             seconds: recipients written to in them count as new again, perhaps on another line, and
+                             what their lines spent is spent twice
     mode=ro|rw|rwc           read only; don't make the file; make it where missing (the default)
     vfs, psow, modeof        as SQLite has them: https://www.sqlite.org/uri.html
     cached_statements=128    as `sqlite3.connect` has it
