@@ -758,3 +758,23 @@ async def test_readers_have_their_turn_among_writers(path):
     over = True
     await asyncio.gather(*writers)
     await twin.close()
+
+
+def test_swaps_of_one_transaction_follow_each_other(store):
+    """What one writes or deletes the next one finds, and only what is left at the end is stored."""
+    first = store.swap([Write("a", 0, b"1"), Write("b", 0, b"1")]).records
+    made = [Write("a", first["a"].version, None)]
+    refused, again = [Write("a", first["a"].version, b"2")], [Write("a", 0, b"3")]
+    gone = [Write("b", first["b"].version, None)]
+    answers = store.swap_all([(each, {}) for each in (made, refused, again, gone)])
+    assert [answer.applied for answer in answers] == [True, False, True, True]
+    assert answers[2].records["a"].version > first["b"].version
+    found = dict(store.scan(""))
+    assert found == {"a": Record(answers[2].records["a"].version, b"3")}
+    assert not store.swap([Write("a", 0, b"4")]).applied
+    last = [[Write("a", found["a"].version, b"5")], [Write("c", 0, b"1")], [Write("c", 1, None)]]
+    assert [each.applied for each in store.swap_all([(each, {}) for each in last])] == [
+        True,
+        True,
+        False,
+    ]

@@ -139,57 +139,50 @@ class SqliteStore:
         the next one finds. A `StoreError` is every one's."""
         file = self.file
         with file.transaction("BEGIN IMMEDIATE") as db:
-            counter, now = file.read_counter(db), self._time()
-            keys = [each.key for writes, _ in swaps for each in writes]
+            counter, now, base = file.read_counter(db), self._time(), file.base
+            keys = [each[0] for writes, _ in swaps for each in writes]
             held = dict(self._select(db, "key, counter", keys, now))
-            rows: dict[str, tuple[int, str, int, bytes, float | None] | None] = {}
+            rows: dict[str, tuple[int, str, int, bytes, float | None]] = {}
+            gone: set[str] = set()
             answers: list[Answer | None] = []
+            before, expiring = counter, 0
             for writes, _ in swaps:
-                if any(
-                    version != (file.base | held[key] if key in held else 0)
-                    for key, version, _, _ in writes
-                ):
-                    answers.append(None)
-                    continue
                 changes: dict[str, Record] = {}
-                for key, _, value, expires_at in writes:
-                    if value is SAME:
-                        continue
-                    if value is None:
-                        held.pop(key, None)
-                        changes[key], rows[key] = ABSENT, None
-                        continue
-                    counter += 1
-                    held[key], changes[key] = counter, Record(file.base | counter, None)
-                    rows[key] = (file.namespace, key, counter, value, expires_at)
-                answers.append(Answer(True, None, changes))
-            self._put(db, rows, counter, now)
+                for key, version, _, _ in writes:
+                    if version != (base | held[key] if key in held else 0):
+                        answers.append(None)
+                        break
+                else:
+                    for key, _, value, expires_at in writes:
+                        if value is SAME:
+                            continue
+                        if value is None:
+                            held.pop(key, None)
+                            rows.pop(key, None)
+                            changes[key] = ABSENT
+                            gone.add(key)
+                            continue
+                        counter += 1
+                        held[key], changes[key] = counter, Record(base | counter, None)
+                        rows[key] = (file.namespace, key, counter, value, expires_at)
+                        expiring += expires_at is not None
+                    answers.append(Answer(True, None, changes))
+            if counter > before:
+                db.execute("UPDATE store SET counter = ?", (counter,))
+                db.executemany(_PUT, rows.values())
+            if gone:  # some of them may have come back
+                lost = [(file.namespace, key) for key in gone if key not in rows]
+                db.executemany(_DELETE, lost)
+            if expiring:  # two may go for each that comes, so that they can't pile up
+                db.execute(_PURGE, (now, 2 * expiring))
             told = [
                 answer or self._refuse(db, *swap)
                 for answer, swap in zip(answers, swaps, strict=True)
             ]
-            if rows:
+            if counter > before or gone:
                 file.commit(db)
                 file.counter = counter
             return told
-
-    def _put(
-        self,
-        db: Connection,
-        rows: Mapping[str, tuple[int, str, int, bytes, float | None] | None],
-        counter: int,
-        now: float,
-    ) -> None:
-        put = [row for row in rows.values() if row is not None]
-        if put:
-            db.execute("UPDATE store SET counter = ?", (counter,))
-            db.executemany(_PUT, put)
-        if len(put) < len(rows):
-            gone = [(self.file.namespace, key) for key, row in rows.items() if row is None]
-            db.executemany(_DELETE, gone)
-        expiring = sum(row[4] is not None for row in put)
-        if expiring:  # two may go for each that comes, so that they can't pile up
-            db.execute(_PURGE, (now, 2 * expiring))
 
     def scan(self, prefix: str) -> Iterator[tuple[str, Record]]:
         """As `Store.scan`, in the order of keys, a page at a time: it blocks no writer."""
