@@ -51,14 +51,14 @@ class Daily:
 
 
 class Jumps:
-    """Assumes: the limit of a rolling day counts, and so does a jump: whatever is beyond 1.3 times the line's own normal,
+    """Assumes: the limit of a rolling day counts, and so does a jump: whatever is beyond 1.8 times the line's own normal,
     which follows its daily volume within about five days, adds to the strain.
 
     After Linq's drivers `new_conversation_rate` and `volume_spike` ("several times the line's own recent level").
     """
 
-    ALLOWED: Final = 1.3
-    WEIGHT: Final = 0.8
+    ALLOWED: Final = 1.8
+    WEIGHT: Final = 0.5
     SPAN: Final = 5 * DAY
 
     def __init__(self, base: float, reply_rate: float) -> None:
@@ -84,8 +84,8 @@ class Jumps:
         return self._strain(self._opened.count(at), at, limit)
 
     def with_one_more(self, at: float, limit: float) -> float:
-        """The same with one more: the day only gets emptier, and the normal falls far slower."""
-        return self._strain(self._opened.count(at) + 1, at, limit)
+        """The same with one more, against the normal that will be left when the day is nearly over."""
+        return self._strain(self._opened.count(at) + 1, at + 0.75 * DAY, limit)
 
     def _strain(self, count: int, at: float, limit: float) -> float:
         normal = max(self._normal.value(at) * DAY / self.SPAN, 0.3 * limit, 3.0)
@@ -104,6 +104,7 @@ class Blend:
     MESSAGE: Final = 0.05
     OPT_OUT: Final = 3.0
     RIPPLE: Final = 1.15
+    KEPT: Final = 0.96
 
     def __init__(self, base: float, reply_rate: float) -> None:
         self._usual = max(0.05, reply_rate)
@@ -134,8 +135,8 @@ class Blend:
         return self._load.value(at) / self._bears(at, limit)
 
     def with_one_more(self, at: float, limit: float) -> float:
-        """The same with one more: it only leaks from then on."""
-        return (self._load.value(at) + 1.0 + self.MESSAGE) / self._bears(at, limit)
+        """The same with one more, and a little kept for messages and a limit that fall due while it leaks."""
+        return (self._load.value(at) + 1.0 + self.MESSAGE) / (self.KEPT * self._bears(at, limit))
 
     def _bears(self, at: float, limit: float) -> float:
         share = (self._replied.value(at) + 8 * self._usual) / (self._opened.value(at) + 4)
