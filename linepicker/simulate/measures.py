@@ -76,17 +76,17 @@ class Measures:
 
 
 MEASURES: Final[Mapping[str, str]] = {
-    "reached": "people reached in time",
+    "reached": "people reached",
     "answered": "follow-ups answered",
-    "wait": "median wait (minutes)",
-    "at_risk_days": "AT_RISK line-days",
-    "critical_days": "CRITICAL line-days",
-    "flagged_days": "FLAGGED line-days",
-    "on_critical": "sent on a known CRITICAL line",
-    "on_flagged": "sent on a known FLAGGED line",
-    "fairness": "fairness over lines",
+    "wait": "wait, min",
+    "at_risk_days": "AT_RISK days",
+    "critical_days": "CRITICAL days",
+    "flagged_days": "FLAGGED days",
+    "on_critical": "sent on CRITICAL",
+    "on_flagged": "sent on FLAGGED",
+    "fairness": "fairness",
 }
-"""What a table shows, and what it calls it."""
+"""What a table shows, and what it calls it; each is explained in `Measures`."""
 
 
 def median(values: Sequence[float]) -> float:
