@@ -27,7 +27,9 @@ __all__ = ["run"]
 
 COLUMNS: Final[Mapping[str, str]] = {"share": "% of oracle", **MEASURES}
 """What is shown; "share" is of people reached and follow-ups answered."""
-DRAWN: Final = 3
+DRAWN: Final = ("linepicker", "plain switch")
+"""Whom the picture shows: policies, and what the provider's guide shows beside them."""
+MOST: Final = 3
 
 
 def run(
@@ -171,9 +173,9 @@ def _write(
     drawn = [
         each
         for each in matches
-        if each.contender.maker == "linepicker"
+        if each.contender.maker in DRAWN
         and (each.scenario, each.condition, each.seed) == (first.scenario, first.condition, 0)
-    ][:DRAWN]
+    ][:MOST]
     runs = {each.contender.name: score.match(each) for each in drawn}
     caption = f"world {first.scenario.world}, demand {first.scenario.demand:g}, seed 0"
     try:

@@ -7,6 +7,7 @@ nothing else of the library does.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +26,7 @@ __all__ = ["MissingExtra", "save", "svg"]
 _BANDS: Final = (
     ("AT_RISK", "#f0e442", "///"),
     ("CRITICAL", "#e69f00", "xxx"),
-    ("FLAGGED", "#555555", ""),
+    ("FLAGGED", "#aaaaaa", "ooo"),
 )
 _OPENED: Final[dict[str, Any]] = {
     "color": "#0072b2",
@@ -36,6 +37,7 @@ _OPENED: Final[dict[str, Any]] = {
 }
 _LIMIT: Final[dict[str, Any]] = {"color": "#000000", "linewidth": 1.0, "linestyle": (0, (4, 2))}
 _BUDGET: Final[dict[str, Any]] = {"color": "#d55e00", "linewidth": 1.8, "drawstyle": "steps-post"}
+_METADATA: Final = re.compile(r"\s*<metadata>.*</metadata>", re.DOTALL)
 _STEP: Final = 0.25  # days between samples
 
 
@@ -57,7 +59,7 @@ def svg(runs: Mapping[str, Run], *, title: str = "") -> str:
     with mpl.rc_context({"svg.hashsalt": "linepicker", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    return _METADATA.sub("", text[text.index("<svg") :])
 
 
 def _figure(runs: Mapping[str, Run], title: str) -> Figure:
@@ -71,7 +73,7 @@ def _figure(runs: Mapping[str, Run], title: str) -> Figure:
     numbers = sorted({number for each in lines.values() for number in each})
     rows = len(numbers) + 1
     figure = Figure(figsize=(max(7.0, 6.0 * len(runs)), 1.15 * rows + 1.6), layout="constrained")
-    axes = figure.subplots(rows, len(runs), sharex=True, sharey="row", squeeze=False)
+    axes = figure.subplots(rows, len(runs), sharex=True, squeeze=False)
     for column, (name, by_line) in enumerate(lines.items()):
         _fleet(axes[0][column], runs[name].samples)
         axes[0][column].set_title(name, fontsize=11, fontweight="bold")
