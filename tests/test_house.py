@@ -61,6 +61,7 @@ HOMES = {
     "cachetools": ("webhooks.py", "providers/"),
     "dataclasses": (),
     "httpx": ("providers/linq/", "testing/"),
+    "matplotlib": ("simulate/",),
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py", "stores/_postgres_database.py"),
     "psycopg_pool": ("stores/_postgres_database.py",),

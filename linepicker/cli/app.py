@@ -14,6 +14,7 @@ from linepicker.cli import show, words
 from linepicker.cli.moving import copy, export, load_file
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
+from linepicker.cli.simulate import simulate
 from linepicker.cli.takeover import known, take_over
 from linepicker.model import LineView
 from linepicker.router import Router
@@ -290,6 +291,7 @@ def resume(
 app.command()(webhooks)
 app.command()(copy)
 app.command()(export)
+app.command()(simulate)
 
 
 @app.command()
