@@ -189,8 +189,11 @@ def _ticket(made: Made) -> Ticket:
 
 
 def _went_in(fleet: Fleet, who: Who, ident: int) -> Flow[bool]:
-    """Whether a swap whose answer was lost was applied after all."""
-    answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
+    """Whether a swap whose answer was lost is seen to have been applied."""
+    try:
+        answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
+    except StoreError:
+        return False  # as little is known as before
     absorb(fleet, answer, who)
     return who.contact is not None and ident in who.contact.ids
 
