@@ -62,9 +62,11 @@ def reserve(
     ticket = _TicketSeen(records.ticket_key(fleet.pool, key)) if key else _NO_TICKET
     fresh: set[str] = set()
     for attempt in range(ATTEMPTS):
-        if attempt > 1:
+        if (
+            attempt > 1 and not attempt % 2
+        ):  # what comes after a pause is stale; the next goes at once
             dice: float = yield Dice()
-            yield Sleep(min(0.25, 0.001 * 2 ** min(attempt, 8)) * dice)
+            yield Sleep(min(0.25, 0.002 * 2 ** min(attempt // 2, 7)) * dice)
             now = yield Now()
             fleet.at(now)
         choice = decide(request, who, fleet, now)

