@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from linepicker.cli import show, words
-from linepicker.cli.moving import copy, export, load_file
+from linepicker.cli.moving import copy, export, load_file, migrate
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.takeover import known, take_over
@@ -290,6 +290,7 @@ def resume(
 app.command()(webhooks)
 app.command()(copy)
 app.command()(export)
+app.command()(migrate)
 
 
 @app.command()
