@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -32,6 +32,7 @@ from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
 from linepicker._record import EPOCH, Spending
 from linepicker._refusals import decision_of, refused, with_cause
+from linepicker._seen import NOTHING
 from linepicker._settle import undo
 from linepicker._small import Ticket, encode_small
 from linepicker._update import absorb, busy
@@ -101,6 +102,7 @@ def reserve(
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{who.masked} is written to despite: {made.notes[-1][1]}", 20)
             return made
+        fleet.company.met()
         absorb(fleet, answer, who, writes)
         earlier = _earlier(fleet, answer, ticket, who, key, now)
         if earlier is not None:
@@ -227,9 +229,6 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
         choice.moved_from,
         tuple(map(said, choice.notes)),
     )
-
-
-NOTHING: Final[Mapping[str, int]] = {}
 
 
 def _contacted(

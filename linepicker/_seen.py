@@ -4,6 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from typing import Final
+
+NOTHING: Final[Mapping[str, int]] = {}
+_ALONE: Final = 64
+"""After so many swaps that nobody else came between, a process takes itself to be alone."""
+
+
+class Company:
+    """Whether other processes write too, as far as this one's swaps met them."""
+
+    def __init__(self) -> None:
+        self._swaps = 0
+
+    def near(self) -> bool:
+        """Whether one was met lately; asked once a swap."""
+        self._swaps += 1
+        return self._swaps <= _ALONE
+
+    def met(self) -> None:
+        """A swap was refused."""
+        self._swaps = 0
 
 
 class Seen(Mapping[str, int]):

@@ -19,7 +19,7 @@ from linepicker._line import LineState, Rank, assess, conclude, is_clear
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
-from linepicker._seen import Seen
+from linepicker._seen import NOTHING, Company, Seen
 from linepicker._small import FleetRecord
 from linepicker.errors import SourceError
 from linepicker.model import Line, ServiceStatus
@@ -63,6 +63,7 @@ class Fleet:
         self.slow = False
         self.stale = True
         self.shows_seen = True
+        self.company = Company()
         self.guard: AbstractContextManager[object] = nullcontext()
         """What keeps other threads' flows from changing the fleet meanwhile."""
         self.calm_until = -float("inf")
@@ -345,8 +346,10 @@ class Fleet:
         ]
 
     def seen(self) -> Mapping[str, int]:
-        """The versions held of the lines that rank best, at most 64; none where the store does not ask for them."""
-        return Seen(self.guard, self.best) if self.shows_seen else {}
+        """The versions held of the lines that rank best, at most 64; none where the store does not ask for them, and none while
+        nobody else writes: sending them is half of what a swap costs."""
+        shown = self.shows_seen and self.company.near()
+        return Seen(self.guard, self.best) if shown else NOTHING
 
     def best(self) -> dict[str, int]:
         """The versions of the records of the lines that rank best, at most 64 of them. Which these are is looked up now and

@@ -80,6 +80,24 @@ def test_eight_that_take_turns_go_twice_at_most(wire, routers):
     assert wire[0].turns - before <= 2.0 * 25 * 8
 
 
+def test_who_was_alone_for_long_goes_once_more_when_others_come(wire, routers):
+    """Alone it does not tell what it has seen of the other lines, so the first refusal repairs one line, and the second all."""
+    (one, other), new = routers(2), people()
+    for _ in range(100):
+        one.reserve(next(new))
+    for _ in range(30):
+        other.reserve(next(new))
+    before = wire[0].turns
+    one.reserve(next(new))
+    assert wire[0].turns - before <= 3
+    for _ in range(10):
+        for _ in range(12):
+            other.reserve(next(new))
+        before = wire[0].turns
+        one.reserve(next(new))
+        assert wire[0].turns - before <= 2
+
+
 def test_thirty_two_at_once_go_eight_times_on_average_at_most(wire, routers):
     """Racing for a dozen lines all the time, they get what they want in the end."""
     some, ready = routers(32), Barrier(32)
