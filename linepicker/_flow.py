@@ -63,11 +63,13 @@ def reserve(
     ticket = _TicketSeen(records.ticket_key(fleet.pool, key)) if key else _NO_TICKET
     fresh: set[str] = set()
     for attempt in range(ATTEMPTS):
-        if (
-            attempt > 1 and not attempt % 2
-        ):  # what comes after a pause is stale; the next goes at once
+        if attempt > 1 and not attempt % 2:  # after a pause: it only looks, the next acts at once
             dice: float = yield Dice()
             yield Sleep(min(0.25, 0.002 * 2 ** min(attempt // 2, 7)) * dice)
+            if (
+                attempt % 8 == 4
+            ):  # of a long fleet refusals bring but the best, some after the other
+                absorb(fleet, (yield Read(fleet.keys())), who)
             now = yield Now()
             fleet.at(now)
         choice = decide(request, who, fleet, now)

@@ -11,7 +11,7 @@ from threading import Barrier
 import pytest
 from servers import POSTGRES_SOCKET, Proxy
 
-from linepicker import Line, Policy, Router
+from linepicker import Line, Policy, Router, stores
 
 LINES = [Line(f"+1212555{i:04d}") for i in range(12)]
 POLICY = Policy.from_dict(
@@ -111,3 +111,33 @@ def test_thirty_two_at_once_go_eight_times_on_average_at_most(wire, routers):
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(work, range(32)))
     assert wire[0].turns - before <= 8.0 * 32 * 10
+
+
+def spent_by_another(store: str | stores.Handle) -> Router:
+    """A router that knows of 500 unused lines, all of which another one has used since."""
+    lines = [Line(f"+1646{2_000_000 + 7 * i}") for i in range(500)]
+    one, other = (Router(lines, policy=POLICY, store=store) for _ in range(2))
+    one.lines()
+    other.lines()
+    for to in itertools.islice(people(), 500):
+        other.reserve(to)
+    assert all(view.used == 1 for view in other.lines())
+    return one
+
+
+def test_of_a_long_fleet_that_others_used_a_few_trips_tell(wire):
+    """They are not gone through line after line, each of them a little worse than it was thought to be."""
+    router = spent_by_another(wire[1])
+    before = wire[0].turns
+    router.reserve("+15035550100")
+    assert wire[0].turns - before <= 7
+    before = wire[0].turns
+    router.reserve("+15035550101")
+    assert wire[0].turns - before == 1
+
+
+def test_of_a_long_fleet_in_memory_the_best_is_found_too():
+    """Also where a refusal brings nothing of what was only seen."""
+    handle = stores.open("memory://")
+    assert spent_by_another(handle).reserve("+15035550100").kind == "new"
+    handle.close()
