@@ -1,4 +1,7 @@
-"""`python -m benchmarks pick` (or `webhooks`) measures and reports; it asserts nothing. `--self-check` tests the benchmarks."""
+"""`python -m benchmarks pick` (`stores`, `sizes`, `webhooks`) measures and reports; it asserts nothing.
+
+`--self-check` tests the benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
-from benchmarks import pick, webhooks
+from benchmarks import pick, sizes, stores, webhooks
 from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings
+
+Scale: TypeAlias = pick.Scale | stores.Scale | sizes.Scale | webhooks.Scale
 
 
 @attrs.frozen
@@ -22,21 +27,23 @@ class Outcome:
     """What one run found. A goal that could not be measured has no ratio."""
 
     surroundings: Mapping[str, Any]
-    scale: pick.Scale | webhooks.Scale
+    scale: Scale
     words: Sequence[str]
     figures: Mapping[str, Figures]
     ratios: Mapping[str, Ratio | None]
     wanted: Mapping[str, str]
     missing: Sequence[str]
+    bytes_each: Mapping[str, float] = {}
 
     @classmethod
     def of(
         cls,
         where: Mapping[str, Any],
-        scale: pick.Scale | webhooks.Scale,
+        scale: Scale,
         figures: Mapping[str, Figures],
         goals: Sequence[Goal],
         missing: Sequence[str],
+        bytes_each: Mapping[str, float] = {},
     ) -> Outcome:
         """The figures with what they were to be."""
         return cls(
@@ -47,6 +54,7 @@ class Outcome:
             {goal.what: compare(goal, figures) for goal in goals},
             {goal.what: goal.words for goal in goals},
             missing,
+            bytes_each,
         )
 
     def to_json(self) -> str:
@@ -56,6 +64,7 @@ class Outcome:
                 "surroundings": self.surroundings,
                 "scale": attrs.asdict(self.scale),
                 "not_measured": self.missing,
+                "bytes_each": dict(self.bytes_each),
                 "figures": {
                     name: {
                         "median": each.median,
@@ -93,6 +102,7 @@ class Outcome:
                 *_table(("one call", "median", "min", "calls per timing"), rows),
                 "",
                 *_table(("what", "measured ratio", "middle half", "wanted", "ok?"), verdicts),
+                *(f"\n{name}: {size:.0f} bytes" for name, size in self.bytes_each.items()),
                 *(f"\nNOT MEASURED: {each}" for each in self.missing),
             )
         )
@@ -116,6 +126,28 @@ def run_pick(scale: pick.Scale, say: Callable[[str], None]) -> Outcome:
     return Outcome.of(where, scale, figures, pick.goals(scale), missing)
 
 
+def run_stores(scale: stores.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what a store costs."""
+    where, missing = surroundings(stores.PACKAGES), stores.missing()
+    for each in missing:
+        say(f"NOT MEASURED: {each}")
+    with ExitStack() as house:
+        subjects = stores.subjects(scale, house, say)
+        figures = measure(subjects, repeats=scale.repeats, seconds=scale.seconds, say=say)
+    return Outcome.of(where, scale, figures, stores.goals(), missing)
+
+
+def run_sizes(scale: sizes.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what many assignments take."""
+    where, missing = surroundings(stores.PACKAGES), stores.missing()
+    for each in missing:
+        say(f"NOT MEASURED: {each}")
+    with ExitStack() as house:
+        subjects, bytes_each = sizes.subjects(scale, house, say)
+        figures = measure(subjects, repeats=scale.repeats, seconds=scale.seconds, say=say)
+    return Outcome.of(where, scale, figures, sizes.goals(scale), missing, bytes_each)
+
+
 def run_webhooks(scale: webhooks.Scale, say: Callable[[str], None]) -> Outcome:
     """Measure what a webhook costs."""
     where, missing = surroundings(webhooks.PACKAGES), webhooks.missing()
@@ -131,6 +163,8 @@ def self_check() -> None:
     start = time.perf_counter()
     outcomes = [
         run_pick(pick.TINY, say=lambda _: None),
+        run_stores(stores.TINY, say=lambda _: None),
+        run_sizes(sizes.TINY, say=lambda _: None),
         run_webhooks(webhooks.TINY, say=lambda _: None),
     ]
     subjects = goals = 0
@@ -158,7 +192,12 @@ def main() -> None:
         "--self-check", action="store_true", help="run everything very small, within seconds"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module, what in ((pick, "what a choice costs"), (webhooks, "what a webhook costs")):
+    for module, what in (
+        (pick, "what a choice costs"),
+        (stores, "what a store costs"),
+        (sizes, "what many assignments take"),
+        (webhooks, "what a webhook costs"),
+    ):
         name = module.__name__.rpartition(".")[2]
         one = commands.add_parser(
             name, help=what, description=module.__doc__, formatter_class=_AsWritten
@@ -189,6 +228,12 @@ def _run(
         if arguments.connections:
             changes["connections"] = arguments.connections
         return run_webhooks(attrs.evolve(often, **changes), say)
+    if arguments.command == "stores":
+        some = stores.QUICK if arguments.quick else stores.Scale()
+        return run_stores(attrs.evolve(some, **changes), say)
+    if arguments.command == "sizes":
+        many = sizes.QUICK if arguments.quick else sizes.Scale()
+        return run_sizes(attrs.evolve(many, **changes), say)
     if arguments.lines:
         changes["lines"] = arguments.lines
     return run_pick(attrs.evolve(pick.QUICK if arguments.quick else pick.Scale(), **changes), say)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -32,6 +32,7 @@ from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
 from linepicker._record import EPOCH, Spending
 from linepicker._refusals import decision_of, refused, with_cause
+from linepicker._seen import NOTHING
 from linepicker._settle import undo
 from linepicker._small import Ticket, encode_small
 from linepicker._update import absorb, busy
@@ -62,9 +63,13 @@ def reserve(
     ticket = _TicketSeen(records.ticket_key(fleet.pool, key)) if key else _NO_TICKET
     fresh: set[str] = set()
     for attempt in range(ATTEMPTS):
-        if attempt > 1:
+        if attempt > 1 and not attempt % 2:  # after a pause: it only looks, the next acts at once
             dice: float = yield Dice()
-            yield Sleep(min(0.25, 0.001 * 2 ** min(attempt, 8)) * dice)
+            yield Sleep(min(0.25, 0.002 * 2 ** min(attempt // 2, 7)) * dice)
+            if (
+                attempt % 8 == 4
+            ):  # of a long fleet refusals bring but the best, some after the other
+                absorb(fleet, (yield Read(fleet.keys())), who)
             now = yield Now()
             fleet.at(now)
         choice = decide(request, who, fleet, now)
@@ -99,6 +104,7 @@ def reserve(
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{who.masked} is written to despite: {made.notes[-1][1]}", 20)
             return made
+        fleet.company.met()
         absorb(fleet, answer, who, writes)
         earlier = _earlier(fleet, answer, ticket, who, key, now)
         if earlier is not None:
@@ -189,8 +195,11 @@ def _ticket(made: Made) -> Ticket:
 
 
 def _went_in(fleet: Fleet, who: Who, ident: int) -> Flow[bool]:
-    """Whether a swap whose answer was lost was applied after all."""
-    answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
+    """Whether a swap whose answer was lost is seen to have been applied."""
+    try:
+        answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
+    except StoreError:
+        return False  # as little is known as before
     absorb(fleet, answer, who)
     return who.contact is not None and ident in who.contact.ids
 
@@ -222,9 +231,6 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
         choice.moved_from,
         tuple(map(said, choice.notes)),
     )
-
-
-NOTHING: Final[Mapping[str, int]] = {}
 
 
 def _contacted(

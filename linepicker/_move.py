@@ -13,10 +13,10 @@ from linepicker._asks import (
 from linepicker._candidates import Request
 from linepicker._charge import charge
 from linepicker._core import Refusal, decide_move
-from linepicker._flow import NOTHING
 from linepicker._polls import ready
 from linepicker._record import EPOCH
 from linepicker._refusals import decision_of, refused
+from linepicker._seen import NOTHING
 from linepicker._update import absorb, busy
 from linepicker.errors import (
     StoreError,

@@ -4,6 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from typing import Final
+
+NOTHING: Final[Mapping[str, int]] = {}
+_ALONE: Final = 64
+"""After so many swaps that nobody else came between, a process takes itself to be alone."""
+
+
+_BEST_FOR: Final = 32
+
+
+class Company:
+    """Whether other processes write too, as far as this one's swaps met them, and which lines they are asked about."""
+
+    def __init__(self) -> None:
+        self._swaps = 0
+        self._best: list[str] = []
+        self._best_for = 0
+
+    def near(self) -> bool:
+        """Whether one was met lately; asked once a swap."""
+        self._swaps += 1
+        return self._swaps <= _ALONE
+
+    def met(self) -> None:
+        """A swap was refused: what ranks best is not what did."""
+        self._swaps = self._best_for = 0
+
+    def best(self, find: Callable[[], list[str]]) -> list[str]:
+        """The lines that rank best, as *find* says. It is asked after a refusal, or many processes would go through a long
+        fleet one stale line after the other, and now and then."""
+        self._best_for -= 1
+        if self._best_for < 0:
+            self._best, self._best_for = find(), _BEST_FOR
+        return self._best
 
 
 class Seen(Mapping[str, int]):

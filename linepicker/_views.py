@@ -84,6 +84,7 @@ def view(state: LineState, fleet: Fleet, now: float, tally: Tally | None) -> Lin
         None if opens == NEVER else opens,
         (*_reasons(state, fleet, rank, now), *told),
         MappingProxyType(seen),
+        fleet.polled_at,
     )
 
 

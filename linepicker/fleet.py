@@ -20,7 +20,7 @@ from linepicker._line import LineState, Rank, assess, conclude, is_clear
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
-from linepicker._seen import Seen
+from linepicker._seen import NOTHING, Company, Seen
 from linepicker._small import FleetRecord
 from linepicker.errors import SourceError
 from linepicker.model import Line, ServiceStatus
@@ -29,7 +29,6 @@ from linepicker.recipients import area_code
 from linepicker.stores import SAME, Record, Write
 
 SEEN_AT_MOST: Final = 64
-_BEST_FOR: Final = 32
 POLLS_KEPT: Final = 600.0
 """For how long, in seconds, the moments of polls are remembered."""
 LATE_AT_MOST: Final = 1000
@@ -54,6 +53,7 @@ class Fleet:
         self.slow = False
         self.stale = True
         self.shows_seen = True
+        self.company = Company()
         self.guard: AbstractContextManager[object] = nullcontext()
         """What keeps other threads' flows from changing the fleet meanwhile."""
         self.calm_until = -float("inf")
@@ -89,8 +89,6 @@ class Fleet:
         self._states: dict[str, LineState] = {}
         self._ranks: dict[str, Rank] = {}
         self._dirty: set[str] = set()
-        self._best: list[str] = []
-        self._best_for = 0
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
 
@@ -337,26 +335,26 @@ class Fleet:
         ]
 
     def seen(self) -> Mapping[str, int]:
-        """The versions held of the lines that rank best, at most 64; none where the store does not ask for them."""
-        return Seen(self.guard, self.best) if self.shows_seen else {}
+        """The versions held of the lines that rank best, at most 64; none where the store does not ask for them, and none while
+        nobody else writes: sending them is half of what a swap costs."""
+        shown = self.shows_seen and self.company.near()
+        return Seen(self.guard, self.best) if shown else NOTHING
 
     def best(self) -> dict[str, int]:
-        """The versions of the records of the lines that rank best, at most 64 of them. Which these are is looked up now and
-        then only: nothing rests on it but how soon this process hears of what others spent."""
-        self._best_for -= 1
-        if self._best_for < 0:
-            self._best_for = _BEST_FOR
-            self._best = list(self._states)
-            if len(self._best) > SEEN_AT_MOST:
-                walks = chain.from_iterable(trie.walk(0) for trie in self._ranking.tiers)
-                self._best = list(islice(walks, SEEN_AT_MOST))
+        """The versions of the records of the lines that rank best, at most 64 of them."""
         found: dict[str, int] = {}
-        for number in self._best:
+        for number in self.company.best(self._ranked_best):
             state = self._states.get(number)
             if state is not None:
                 found[state.standing_key] = state.standing_version
                 found[state.spending_key] = state.spending_version
         return found
+
+    def _ranked_best(self) -> list[str]:
+        if len(self._states) <= SEEN_AT_MOST:
+            return list(self._states)
+        walks = chain.from_iterable(trie.walk(0) for trie in self._ranking.tiers)
+        return list(islice(walks, SEEN_AT_MOST))
 
     def spent(self, number: str, version: int, spending: Spending, *, mine: bool = False) -> None:
         """A line's spending, as it was written; nothing, if a later one is held. *mine*: this fleet's, with a charge more."""
@@ -433,5 +431,5 @@ class Fleet:
         for state in self._states.values():
             state.budget, state.on_time = None, False
         self._ranking, self._ranks = self._empty_ranking(), {}
-        self._best_for = 0
+        self.company.met()
         self._dirty = set(self._states)

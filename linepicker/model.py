@@ -411,7 +411,9 @@ class LineView:
     `standing` is a code, "ok" when the line may take new conversations. `budget`: new conversations it may open in a
     rolling day (None: no limit); `used` and `remaining` of it. `next_slot_at`: when a new conversation with
     `max_delay=0` would succeed (None: not known). `reasons`: sentences. `outcomes`: what became of its messages in 7
-    days, by name: sent, delivered, read, failed:<code>, opened, answered, opted_out, shadow.
+    days, by name: sent, delivered, read, failed:<code>, opened, answered, opted_out, shadow. `as_of`: when the list of lines
+    was asked for that reputation and status were last taken from, by whichever process (None: never); what was reported since,
+    and all that was spent, is in the view as well.
     """
 
     line: Line
@@ -422,6 +424,7 @@ class LineView:
     next_slot_at: float | None
     reasons: tuple[str, ...] = ()
     outcomes: Mapping[str, int] = attrs.field(default=MappingProxyType({}), hash=False)
+    as_of: float | None = None
 
 
 @attrs.frozen

@@ -187,7 +187,7 @@ def test_lines_as_json_is_one_document(command, router):
     assert ran.status == 0
     views = {each["number"]: each for each in ran.json["lines"]}
     assert list(views) == [ONE, TWO, THREE]
-    assert views[TWO] | {"next_slot_at": None} == {
+    assert views[TWO] | {"next_slot_at": None, "as_of": None} == {
         "number": TWO,
         "line_type": "iMessage",
         "reputation": "HEALTHY",
@@ -198,8 +198,10 @@ def test_lines_as_json_is_one_document(command, router):
         "next_slot_at": None,
         "reasons": [],
         "outcomes": {"sent": 1, "opened": 1},
+        "as_of": None,
     }
     assert abs(views[TWO]["next_slot_at"] - time.time()) < 60
+    assert abs(views[TWO]["as_of"] - time.time()) < 60
 
 
 def test_an_account_without_lines_is_said_to_have_none(capsys):

@@ -631,7 +631,7 @@ def test_fault_F17_an_answer_lost_after_the_write_gives_the_same_reservation(clo
 
 
 def test_fault_F17_a_store_that_dies_at_once_leaves_one_line(clock):
-    """The write went in, the answer and the store are gone: an error, and the retry finds the same line."""
+    """The write went in, the answer and the store are gone: an error that says so, and the retry finds the same line."""
 
     class Dying(Failing):
         def swap(self, writes, *, seen={}) -> Answer:  # noqa: B006  as the port has it
@@ -645,8 +645,9 @@ def test_fault_F17_a_store_that_dies_at_once_leaves_one_line(clock):
     router = Router([Line(A), Line(B)], clock=clock, store=store, policy=policy())
     router.lines()
     store.lost = True
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError) as caught:
         router.reserve(ANN)
+    assert caught.value.unknown
     store.out = False
     first = router.assignment(ANN).number
     assert router.reserve(ANN).number == first

@@ -20,6 +20,7 @@ from contextlib import closing, suppress
 
 import psycopg
 import pytest
+from servers import POSTGRES_SOCKET, Proxy
 
 from linepicker import AsyncRouter, Line, Policy, Router, stores
 from linepicker.errors import NoLine, StoreError
@@ -91,75 +92,10 @@ def put(store: PostgresStore, **values: bytes) -> dict[str, int]:
 # On the wire.
 
 
-class Proxy:
-    """Stands before a server's socket, and sees what passes. Each connection is two threads; `close` ends them.
-
-    `.turns` counts how often the client spoke after the server had. `.cut` is what to do at the next message of the client:
-    "before" ends both connections without passing it on, "after" when the server has answered; "told" does so too as a
-    pooler does, with words.
-    """
-
-    def __init__(self, folder, server) -> None:
-        self.folder, self.server = folder, server
-        self.turns = 0
-        self.cut: str | None = None
-        self.pairs: list[tuple[socket.socket, socket.socket]] = []
-        self.door = socket.socket(socket.AF_UNIX)
-        self.door.bind(str(folder / ".s.PGSQL.5432"))
-        self.door.listen()
-        self.threads = [threading.Thread(target=self.accept)]
-        self.threads[0].start()
-
-    def accept(self) -> None:
-        """Take connections until the door is shut."""
-        with suppress(OSError):
-            while True:
-                client, _ = self.door.accept()
-                there = socket.socket(socket.AF_UNIX)
-                there.connect(str(self.server.folder / ".s.PGSQL.5432"))
-                self.pairs.append((client, there))
-                self.threads.append(threading.Thread(target=self.pass_on, args=[client, there]))
-                self.threads[-1].start()
-
-    def pass_on(self, client: socket.socket, there: socket.socket) -> None:
-        """Carry what either says to the other."""
-        heard = there
-        with client, there, suppress(OSError):
-            while True:
-                for speaker in select.select([client, there], [], [])[0]:
-                    said = speaker.recv(1 << 16)
-                    if not said:
-                        return
-                    if speaker is client:
-                        self.turns += heard is not client
-                        if self.cut in {"before", "told"}:
-                            if self.cut == "told":
-                                body = b"SFATAL\0VFATAL\0C08P01\0Mserver conn crashed?\0\0"
-                                client.sendall(b"E" + struct.pack("!i", 4 + len(body)) + body)
-                            self.cut = None
-                            return
-                    elif self.cut == "after":
-                        self.cut = None
-                        return
-                    heard = speaker
-                    (there if speaker is client else client).sendall(said)
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        self.door.shutdown(socket.SHUT_RDWR)
-        for pair in self.pairs:
-            for each in pair:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-        for thread in self.threads:
-            thread.join()
-        self.door.close()
-
-
 @pytest.fixture
 def proxy(postgres, tmp_path_factory):
     """A proxy before the server; its folder's name is short."""
-    made = Proxy(tmp_path_factory.mktemp("p"), postgres.server)
+    made = Proxy(tmp_path_factory.mktemp("p") / POSTGRES_SOCKET, postgres.server.socket)
     yield made
     made.close()
 
@@ -246,13 +182,13 @@ class Pooler(Proxy):
         self.greeting = b""
         for _ in range(2):
             there = socket.socket(socket.AF_UNIX)
-            there.connect(str(server.folder / ".s.PGSQL.5432"))
+            there.connect(str(server.socket))
             words = f"user\0postgres\0database\0{database}\0\0".encode()
             there.sendall(struct.pack("!ii", 8 + len(words), 196608) + words)
             self.greeting = b"".join(self.answer(there))
             self.idle.put(there)
         self.used: list[int] = []
-        super().__init__(folder, server)
+        super().__init__(folder / POSTGRES_SOCKET, server.socket)
 
     def message(self, there: socket.socket) -> bytes:
         """The next message of the server."""

@@ -157,3 +157,17 @@ def test_an_adopted_poll_is_as_old_as_it_is(world):
         with pytest.raises(Exception, match="stale") as refused:
             router.reserve(ANN)
         assert not isinstance(refused.value, NoLine)
+
+
+def test_a_view_says_how_old_it_is(world):
+    """The moment when the list was asked for, also where another process asked; no later one until it is asked for again."""
+    one, other = world.router(), world.router()
+    asked = world.clock.now()
+    assert {view.as_of for view in (*one.lines(), *other.lines())} == {asked}
+    world.clock.advance(TTL - 1)
+    assert {view.as_of for view in one.lines()} == {asked}
+    world.clock.advance(2)
+    later = world.clock.now()
+    one.lines()
+    world.clock.advance(1)
+    assert {view.as_of for view in other.lines()} == {later}

@@ -178,3 +178,20 @@ def test_the_commands_do_it(tmp_path, capsys, monkeypatch):
     assert main(["copy", "sqlite:///one.db", "sqlite:///three.db", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"copied": exported - 1}
     assert main(["copy", "sqlite:///one.db", "nowhere"]) != 0
+
+
+def test_a_store_is_made_ready_beforehand(tmp_path, capsys, monkeypatch, postgres):
+    """`migrate` makes what the first process would make, and again it changes nothing; a password is not shown."""
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for _ in range(2):
+        assert main(["migrate", "--store", "sqlite:///one.db", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"ready": "sqlite:///one.db"}
+        made.append((tmp_path / "one.db").read_bytes())
+    assert made[0] == made[1]
+    url = postgres.url(password="secret")
+    assert main(["migrate", "--store", url]) == 0
+    said = capsys.readouterr().out
+    assert "is ready" in said
+    assert "secret" not in said
+    assert postgres.sql("SELECT count(*) FROM linepicker.record") == [(0,)]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from linepicker.cli import show, words
-from linepicker.cli.moving import copy, export, load_file
+from linepicker.cli.moving import copy, export, load_file, migrate
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.simulate import simulate
@@ -292,6 +292,7 @@ app.command()(webhooks)
 app.command()(copy)
 app.command()(export)
 app.command()(simulate)
+app.command()(migrate)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`linepicker copy` and `linepicker export`: a deployment's records to another store, or to a file."""
+"""`linepicker copy`, `export` and `migrate`: a deployment's records to another store, to a file, to a newer schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from linepicker.cli.transfer import copy as copy_records
 from linepicker.cli.transfer import dump, load
 from linepicker.stores import open as open_store
 
-__all__ = ["copy", "export", "load_file"]
+__all__ = ["copy", "export", "load_file", "migrate"]
 
 
 def copy(
@@ -71,6 +71,20 @@ def export(
                 out.write(line + "\n")
                 done += 1
     _tell(settings, "exported", done, f"{done} records written.")
+
+
+def migrate(context: typer.Context, as_json: AsJson = False, store: Store = None) -> None:
+    """Make a store ready, its tables made or brought up to date, before the first process needs them.
+
+    Processes do that themselves, where they may. On PostgreSQL another role can do it: theirs then needs no right to create.
+    """
+    settings = Settings.of(context, as_json, None, store)
+    with settings.store() as handle:
+        handle.store().read([])
+    if settings.as_json:
+        show.document({"ready": handle.url})
+    else:
+        show.say(f"{handle.url} is ready.")
 
 
 def load_file(settings: Settings, file: Path) -> None:

@@ -139,6 +139,7 @@ def line_json(view: LineView) -> dict[str, Any]:
         "next_slot_at": view.next_slot_at,
         "reasons": list(view.reasons),
         "outcomes": dict(view.outcomes),
+        "as_of": view.as_of,
     }
 
 
