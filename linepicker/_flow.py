@@ -71,7 +71,7 @@ def reserve(
         while isinstance(choice, Refusal):
             unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
             if not unread:
-                raise with_cause(refused(decision_of(fleet, request, who, choice, now)), fleet)
+                raise _refusing(fleet, request, who, choice, now, made_id, key)
             answer: Answer = yield Read(unread)
             fresh.update(unread)
             absorb(fleet, answer, who)
@@ -86,6 +86,8 @@ def reserve(
             writes.append(Write(ticket.key, ticket.version, raw, now + DAY))
         if begun is not None:
             begun(made)
+        if fleet.onlooker is not None:
+            fleet.onlooker.decided(request, who, now, made_id, made, key=key)
         try:
             answer = yield Swap(writes, NOTHING if choice.kind == "known" else fleet.seen())
         except StoreError as error:
@@ -104,6 +106,21 @@ def reserve(
         if earlier is not None:
             return (yield from _resumed(fleet, request, earlier, now))
     raise busy()
+
+
+def _refusing(
+    fleet: Fleet,
+    request: Request,
+    who: Who,
+    refusal: Refusal,
+    now: float,
+    made_id: str,
+    key: str | None,
+) -> Exception:
+    decision = decision_of(fleet, request, who, refusal, now)
+    if fleet.onlooker is not None:
+        fleet.onlooker.decided(request, who, now, made_id, decision, key=key)
+    return with_cause(refused(decision), fleet)
 
 
 @attrs.define

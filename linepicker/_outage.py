@@ -80,11 +80,6 @@ def carry_on(
     assert state is not None
     if state.standing.probation or state.standing.failing_until:
         return None  # one trial at a time takes a store
-    ident = ident_of(made_id)
-    state.spending = charge(state, choice, policy, now, ident, request.max_delay)
-    keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
-    who.contact = who.contact.messaged(choice.send_at, now, ident, keep)
-    state.spending_version = who.contact_version = _NOT_THE_STORES
     made = Made(
         made_id,
         who,
@@ -99,6 +94,13 @@ def carry_on(
         chat_health=request.chat_health,
         in_outage=True,
     )
+    if fleet.onlooker is not None:
+        fleet.onlooker.decided(request, who, now, made_id, made, in_outage=True)
+    ident = ident_of(made_id)
+    state.spending = charge(state, choice, policy, now, ident, request.max_delay)
+    keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
+    who.contact = who.contact.messaged(choice.send_at, now, ident, keep)
+    state.spending_version = who.contact_version = _NOT_THE_STORES
     fleet.debts.append(made)
     fleet.calm_until = -float("inf")
     return made
