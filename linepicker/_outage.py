@@ -31,7 +31,7 @@ _NOT_THE_STORES: Final = -1
 
 
 @attrs.define
-class _Slowly:
+class Slowly:
     """The fleet, with every line at AT_RISK pace."""
 
     fleet: Fleet
@@ -73,7 +73,7 @@ def carry_on(
         return None
     if fleet.polled_at is None or len(fleet.debts) >= DEBTS_AT_MOST:
         return None
-    choice = decide(request, who, _Slowly(fleet, policy, fleet.stale), now)
+    choice = decide(request, who, Slowly(fleet, policy, fleet.stale), now)
     if not isinstance(choice, Grant) or choice.kind != "known":
         return None
     state = fleet.state(choice.number)
