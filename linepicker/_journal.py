@@ -218,8 +218,10 @@ class Journal:
             if given == field.default or field.name == "text":
                 continue
             if field.name == "to":
-                region = fleet.policy.default_region
-                given = name_of(self._key, "to", parse(given, default_region=region).key)
+                recipient = parse(given, default_region=fleet.policy.default_region)
+                given = name_of(self._key, "to", recipient.key)
+                if recipient.is_group:
+                    told["group"] = True
             elif field.name in ("chat_id", "message_id", "event_id"):
                 given = name_of(self._key, field.name.partition("_")[0], str(given))
             told[field.name] = given

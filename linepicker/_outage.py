@@ -10,7 +10,7 @@ import attrs
 from linepicker import _record as records
 from linepicker import _windows as windows
 from linepicker._asks import Flow, Made, Say, Who, ident_of
-from linepicker._candidates import Request
+from linepicker._candidates import FleetView, Request
 from linepicker._charge import charge
 from linepicker._contact import PAIR_KEPT, Contact
 from linepicker._core import Grant, decide
@@ -31,7 +31,7 @@ _NOT_THE_STORES: Final = -1
 
 
 @attrs.define
-class Slowly:
+class _Slowly:
     """The fleet, with every line at AT_RISK pace."""
 
     fleet: Fleet
@@ -59,6 +59,11 @@ class Slowly:
         return self.fleet.states()
 
 
+def slowly(fleet: Fleet) -> FleetView:
+    """The fleet as it is decided upon without a store."""
+    return _Slowly(fleet, fleet.policy, fleet.stale)
+
+
 def carry_on(
     fleet: Fleet, request: Request, who: Who, now: float, made_id: str, key: str | None
 ) -> Made | None:
@@ -73,7 +78,7 @@ def carry_on(
         return None
     if fleet.polled_at is None or len(fleet.debts) >= DEBTS_AT_MOST:
         return None
-    choice = decide(request, who, Slowly(fleet, policy, fleet.stale), now)
+    choice = decide(request, who, slowly(fleet), now)
     if not isinstance(choice, Grant) or choice.kind != "known":
         return None
     state = fleet.state(choice.number)

@@ -12,7 +12,7 @@ import attrs
 from linepicker._asks import Made
 from linepicker._core import Refusal, decide
 from linepicker._journal import SHOWN, digest_of
-from linepicker._outage import Slowly
+from linepicker._outage import slowly
 from linepicker._refusals import decision_of
 from linepicker.model import Decision
 from linepicker.replay.log import Decided, Session, read
@@ -80,7 +80,7 @@ def again_of(session: Session, decided: Decided) -> Decision:
     someone: Any = person
     if fleet.policy.affinity.area_code >= 1.0:
         someone = attrs.evolve(person, area=None)
-    view: Any = Slowly(fleet, fleet.policy, fleet.stale) if decided.in_outage else fleet
+    view = slowly(fleet) if decided.in_outage else fleet
     choice = decide(decided.request, someone, view, at)
     if isinstance(choice, Refusal):
         return decision_of(fleet, decided.request, someone, choice, at)
