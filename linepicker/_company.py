@@ -30,6 +30,14 @@ class Onlooker(Protocol):
         """A choice was made, and nothing has changed since: *told* is the reservation, or the decision of a refusal."""
         ...
 
+    def withdrawn(self, made_id: str) -> None:
+        """That choice was not written after all."""
+        ...
+
+    def moved(self, who: Any, number: str | None, now: float) -> None:
+        """Somebody moved a recipient: to this line, or to the best one."""
+        ...
+
     def settled(self, made: Any, verdict: Any, now: float) -> None:
         """What became of a reservation."""
         ...

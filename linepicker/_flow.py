@@ -93,6 +93,7 @@ def reserve(
         except StoreError as error:
             if error.unknown and (yield from _went_in(fleet, who, made.ident)):
                 return made
+            _withdraw(fleet, made_id)
             raise
         if answer.applied:
             fleet.out_since = None
@@ -101,6 +102,7 @@ def reserve(
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{who.masked} is written to despite: {made.notes[-1][1]}", 20)
             return made
+        _withdraw(fleet, made_id)
         absorb(fleet, answer, who, writes)
         earlier = _earlier(fleet, answer, ticket, who, key, now)
         if earlier is not None:
@@ -121,6 +123,12 @@ def _refusing(
     if fleet.onlooker is not None:
         fleet.onlooker.decided(request, who, now, made_id, decision, key=key)
     return with_cause(refused(decision), fleet)
+
+
+def _withdraw(fleet: Fleet, made_id: str) -> None:
+    """What was decided was not written."""
+    if fleet.onlooker is not None:
+        fleet.onlooker.withdrawn(made_id)
 
 
 @attrs.define

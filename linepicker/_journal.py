@@ -192,6 +192,21 @@ class Journal:
             decision = attrs.evolve(decision, candidates=decision.candidates[:SHOWN])
         self._say("decision", value, f',"decision":{decision.to_json()}')
 
+    def withdrawn(self, fleet: Fleet, made_id: str) -> None:
+        """Write down that the latest decision of that id was not written to the store."""
+        self._begin(fleet)
+        self._say("void", {"id": made_id})
+
+    def moved(self, fleet: Fleet, who: Who, number: str | None, now: float) -> None:
+        """Write down that somebody moved a recipient: to this line, or to the best one."""
+        self._begin(fleet)
+        told: dict[str, Any] = {"at": now, "to": name_of(self._key, "to", who.recipient.key)}
+        if who.is_group:
+            told["group"] = True
+        if number is not None:
+            told["line"] = number
+        self._say("move", told)
+
     def settled(self, fleet: Fleet, made: Made, verdict: Verdict, now: float) -> None:
         """Write down what became of a reservation; nothing, where it was sent and nobody learned anything."""
         told = (verdict.number, verdict.chat_id, verdict.message_id, verdict.retry_after)

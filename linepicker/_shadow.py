@@ -102,7 +102,7 @@ class Shadow:
         made_id: str,
         told: Made | Decision,
     ) -> None:
-        """Decide the same, and count what differs. A choice that is made again, since others wrote, counts once."""
+        """Decide the same, and count what differs."""
         mine, policy = self._fleet, self._fleet.policy
         if fleet is not self._followed:
             self._followed, self._follower = fleet, Follower()
@@ -116,6 +116,11 @@ class Shadow:
             area = area_code(who.recipient.handles[0])
         person = Someone(who.salt, area, who.contact, who.block, who.is_group)
         self._count(made_id, now, _compared(told, decide(request, person, mine, now)))
+
+    def withdrawn(self, made_id: str) -> None:
+        """Count a choice no more that was not written."""
+        then, before = self._open.pop(made_id, (0, []))
+        self._buckets.get(then, Counter()).subtract(before)
 
     def failed(self, now: float) -> None:
         """Count a decision it could not be asked for."""
@@ -149,9 +154,6 @@ class Shadow:
 
     def _count(self, made_id: str, now: float, found: list[_Kind]) -> None:
         bucket = int(now // _BUCKET)
-        if made_id and made_id in self._open:
-            then, before = self._open.pop(made_id)
-            self._buckets.get(then, Counter()).subtract(before)
         self._buckets.setdefault(bucket, Counter()).update(found)
         self._latest = now
         if made_id:

@@ -93,6 +93,18 @@ class Watch:
                 self._shadow.failed(now)
                 self._failed("made in shadow", error)
 
+    def withdrawn(self, made_id: str) -> None:
+        """That choice was not written after all."""
+        if self._journal is not None:
+            self._record("withdrawn", made_id)
+        if self._shadow is not None:
+            self._shadow.withdrawn(made_id)
+
+    def moved(self, who: Who, number: str | None, now: float) -> None:
+        """Somebody moved a recipient."""
+        if self._journal is not None:
+            self._record("moved", who, number, now)
+
     def settled(self, made: Made, verdict: Verdict, now: float) -> None:
         """What became of a reservation."""
         if self._journal is not None:

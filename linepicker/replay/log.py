@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from base64 import b85decode
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -23,7 +25,7 @@ from linepicker.fleet import Fleet, Held
 from linepicker.model import Line
 from linepicker.policy import Policy
 
-__all__ = ["Decided", "Entry", "LogError", "Session", "read"]
+__all__ = ["Decided", "Entry", "LogError", "Session", "read", "withdrawn"]
 
 _BROKEN: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
@@ -51,7 +53,7 @@ class Decided:
 
 @attrs.frozen
 class Entry:
-    """A line of a log. `decided` for a decision; `value` for a settlement or a report."""
+    """A line of a log. `decided` for a decision; `value` for a settlement, a report or a move."""
 
     place: str
     kind: str
@@ -200,7 +202,9 @@ class _Reader:
             return None
         if kind == "decision":
             return Entry(place, "decision", session, value, session.take(value))
-        if kind in ("settled", "report"):
+        if kind == "void":
+            return None
+        if kind in ("settled", "report", "move"):
             return Entry(place, str(kind), session, value)
         raise ValueError(f"a line of kind {kind!r} is not known")
 
@@ -226,7 +230,7 @@ class _Reader:
 
 
 def read(paths: Iterable[str | PathLike[str]], *, key: bytes | None = None) -> Iterator[Entry]:
-    """The decisions, settlements and reports of these files in their order. *key*: the one that `DecisionLog` was given.
+    """The decisions, settlements, reports and moves of these files in their order. *key*: the one that `DecisionLog` was given.
 
     Raises LogError that names the line, for one that is damaged, missing or of another format; OSError.
     """
@@ -248,3 +252,18 @@ def read(paths: Iterable[str | PathLike[str]], *, key: bytes | None = None) -> I
                     yield entry
         if not reader.begun:
             raise LogError(f"{path}: it is empty: no log of decisions")
+
+
+_VOID: Final = re.compile(rb'\{"t":"void","s":"[^"]*","n":[0-9]+,"id":"([^"]*)"\}\s*')
+
+
+def withdrawn(paths: Iterable[str | PathLike[str]]) -> Counter[str]:
+    """How many decisions of each id were not written to the store: the first so many. Raises OSError."""
+    found: Counter[str] = Counter()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            for raw in file:
+                match = _VOID.fullmatch(raw)
+                if match:
+                    found[match[1].decode(errors="replace")] += 1
+    return found

@@ -56,8 +56,7 @@ class Use:
         self._made: OrderedDict[str, tuple[str, str, float]] = OrderedDict()
 
     def end(self, made_id: str, decision: Decision) -> None:
-        """Count how a request ended; where it is the same request again, instead of the end before."""
-        self.undo(made_id)
+        """Count how a request ended."""
         number = decision.number
         if decision.outcome != "reserved" or number is None:
             self.refusals[code_of(decision)] += 1

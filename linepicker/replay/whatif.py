@@ -8,7 +8,7 @@ which line, what is spent, which line rests after it refused a message.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any, Final
@@ -20,7 +20,7 @@ from linepicker._promise import Reservation
 from linepicker.errors import Blocked, Held, NoLine, NotNow, StaleHealth
 from linepicker.model import Decision, Outcome
 from linepicker.policy import Policy
-from linepicker.replay.log import Decided, Entry, read
+from linepicker.replay.log import Decided, Entry, read, withdrawn
 from linepicker.replay.use import OPEN, Side, Use, end_of
 from linepicker.replay.world import World, quietly
 from linepicker.router import Router
@@ -67,7 +67,8 @@ def what_if(
     line that refused a message does so here too, if the message is on it; if it is on another, it counts as not sent, and the
     caller's next attempt is in the log.
     """
-    again = _Again(policy, most)
+    paths = list(paths)
+    again = _Again(policy, most, withdrawn(paths))
     for entry in read(paths, key=key):
         again.take(entry)
     return again.result()
@@ -86,8 +87,8 @@ class _Pending:
 class _Again:
     """The history, as far as it has come."""
 
-    def __init__(self, policy: Policy, most: int) -> None:
-        self.most = most
+    def __init__(self, policy: Policy, most: int, void: Counter[str]) -> None:
+        self.most, self.void = most, void
         self.world = World(policy)
         self.made: OrderedDict[str, Reservation] = OrderedDict()
         self.was, self.would = Use(), Use()
@@ -102,6 +103,8 @@ class _Again:
             self._decided(entry, entry.decided)
         elif entry.kind == "settled":
             self._settled(entry.value)
+        elif entry.kind == "move":
+            self.world.moved(entry.session, entry.value)
         else:
             self.world.reported(entry.session, entry.value["report"])
 
@@ -118,11 +121,11 @@ class _Again:
         )
 
     def _decided(self, entry: Entry, decided: Decided) -> None:
+        if self.void[decided.id]:  # others wrote meanwhile
+            self.void[decided.id] -= 1
+            return
         was = _decision(decided)
         self.was.end(decided.id, was)
-        if decided.id in self.pending:  # others wrote meanwhile, and the choice was made again
-            self.pending[decided.id].was = was
-            return
         router, who = self.world.before(entry.session, decided)
         would = self._ask(router, decided, who)
         self.would.end(decided.id, would)

@@ -12,6 +12,7 @@ from linepicker import model
 from linepicker._asks import Who
 from linepicker._observations import UNKNOWN, Observations
 from linepicker._record import Standing, contact_key, spending_key, standing_key
+from linepicker._small import encode_small
 from linepicker.errors import LinePickerError, SourceError
 from linepicker.model import ChatHealthChanged, Line, LineChanged, OptedIn, OptedOut, Replied, To
 from linepicker.policy import Policy
@@ -130,7 +131,11 @@ class World:
             }
             for _ in range(1 + bool(gone)):  # a list that shrank counts when it comes again
                 quietly(router.refresh)
+        mine = router._desk.fleet
         self.source.away = fleet.slow or fleet.stale
+        if self.source.away and mine.polled_at is not None:
+            mine.polled_at = min(mine.polled_at, fleet.polled_at or 0.0)
+            mine.calm_until = -float("inf")
 
     def _seed(self, number: str, standing: bytes, spending: bytes) -> None:
         writes = [
@@ -178,11 +183,13 @@ class World:
                 key = contact_key(session.pool, who.recipient.key)
                 self.store.swap([Write(key, 0, contact.encode())])
                 known.replied_at, known.view = contact.replied_at, contact.health()
+            if block is not None and who.block_key is not None:
+                self.store.swap([Write(who.block_key, 0, encode_small(block))])
+                known.out, known.back = block.out, block.back
         if block is not None and isinstance(to, str):
-            out = block.out if block.code != "blocked" else block.refused
+            out, back = block.out, block.back
             if out is not None and out != known.out:
                 quietly(lambda: router.report(OptedOut(to, at=out)))
-            back = block.back
             if back is not None and back != known.back:
                 quietly(lambda: router.report(OptedIn(to, at=back)))
             known.out, known.back = out, back
@@ -207,6 +214,12 @@ class World:
     def _number(self, router: Router, to: To) -> str | None:
         found = router.assignment(to)
         return None if found is None else found.number
+
+    def moved(self, session: Session, told: Mapping[str, Any]) -> None:
+        """Somebody moved a recipient."""
+        router = self._router(session)
+        known = self._known(told["to"], group=bool(told.get("group")))
+        quietly(lambda: router.move(known.to, told.get("line")))
 
     def reported(self, session: Session, told: Mapping[str, Any]) -> None:
         """A receipt or a reply. What is said of lines and opt-outs is taken from the records, where all of it stands."""
