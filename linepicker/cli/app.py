@@ -12,6 +12,7 @@ import typer
 
 from linepicker.cli import show, words
 from linepicker.cli.moving import copy, export, load_file
+from linepicker.cli.replay import replay
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.takeover import known, take_over
@@ -290,6 +291,7 @@ def resume(
 app.command()(webhooks)
 app.command()(copy)
 app.command()(export)
+app.command()(replay)
 
 
 @app.command()
