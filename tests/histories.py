@@ -144,8 +144,8 @@ class History:
         self.rng, self.loop, self.steps_back = rng, loop, steps_back
         self.clock = ManualClock(START)
         self.source = Source(rng) if loop is None else AsyncSource(rng)
-        kind = MemoryStore if loop is None else AsyncMemoryStore
-        self.store = Flaky(kind(time=self.clock.now))
+        memory = MemoryStore(time=self.clock.now)
+        self.store = Flaky(memory if loop is None else AsyncMemoryStore(memory))
         self.policies = [Policy.from_dict(each) for each in POLICIES]
         policy = rng.choice(self.policies)
         self.routers = []

@@ -122,10 +122,12 @@ def test_an_audit_that_is_not_ready_in_time_can_be_read_later(door: Door) -> Non
 
 def test_a_look_that_fails_is_another_look_later(door: Door) -> None:
     """Reading goes on after a 500 and after a 429 that asks for seven seconds; beginning is never tried again."""
-    door.fake.fail_next(status=500, code=3001, path="/v3/phone_numbers/{}/reputation_audit/{}")
+    door.fake.fail_next(status=500, code=3001, path="/reputation_audit/")
+    door.fake.fail_next(status=429, code=1007, retry_after=7, path="/reputation_audit/")
     found = door.run(A, every=4.0)
     assert found.status == "complete"
-    assert door.asked("POST") == 1
+    assert (door.asked("POST"), door.asked("GET")) == (1, 3)
+    assert door.clock.now() == NOW + 4.0 + 4.0 + 7.0
     door.fake.fail_next(status=500, code=3001)
     with pytest.raises(linq.InternalServerError):
         door.run(B)

@@ -71,7 +71,8 @@ def _key(path: Path) -> bytes:
 
 def _show_checked(checked: Checked) -> None:
     if not checked.different:
-        show.say(f"{checked.decisions:,} decisions made again, each exactly as it was recorded.")
+        many = "decision" if checked.decisions == 1 else "decisions"
+        show.say(f"{checked.decisions:,} {many} made again, each exactly as it was recorded.")
         return
     show.say(
         f"{checked.different:,} of {checked.decisions:,} decisions came out otherwise than recorded. "
