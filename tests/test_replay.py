@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from linepicker import (
     Blocked,
+    Delivered,
+    Failed,
     Held,
     Line,
     LineChanged,
@@ -22,6 +24,7 @@ from linepicker import (
     NotNow,
     OptedOut,
     Policy,
+    Replied,
     Router,
 )
 from linepicker.recording import DecisionLog
@@ -58,7 +61,7 @@ def person(i: int) -> str:
 
 @pytest.fixture
 def day(tmp_path):
-    """The log of half a day: 300 people are written to, some twice, while a line is CRITICAL for an hour."""
+    """The log of half a day: 300 people are written to, some twice, and answer or not, while a line is CRITICAL for an hour."""
     path, clock, source = tmp_path / "decisions.jsonl", ManualClock(NOW), Source()
     rng = random.Random(5)
     with Router(source, record=path, clock=clock) as router:
@@ -77,7 +80,14 @@ def day(tmp_path):
             except REFUSALS:
                 continue
             outcome = rng.choices(("SENT", "NOT_SENT", "LINE_REFUSED"), (40, 2, 1))[0]
-            made.settle(outcome, retry_after=600.0 if outcome == "LINE_REFUSED" else None)
+            if outcome != "SENT":
+                made.settle(outcome, retry_after=600.0 if outcome == "LINE_REFUSED" else None)
+                continue
+            told = {"number": made.number, "to": made.to, "message_id": f"m{i}", "at": clock.now()}
+            made.settle("SENT", message_id=f"m{i}", chat_id=f"c{made.to}")
+            router.report(rng.choice((Delivered, Delivered, Delivered, Failed))(**told))
+            if rng.random() < 0.2:
+                router.report(Replied(made.number, made.to, at=clock.now()))
     return path
 
 

@@ -176,6 +176,8 @@ class _Again:
             outcome = {"LINE_REFUSED": "NOT_SENT", "RATE_LIMITED": "SENT"}.get(outcome, outcome)
         if outcome in _UNDONE:
             self.would.undo(made_id)
+        if "message" in value:
+            self.world.sent(str(value["message"]), made.number)
         quietly(
             lambda: made.settle(
                 Outcome(outcome),

@@ -3,18 +3,28 @@ operators did, who wrote first, replied, opted out."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from linepicker import model
 from linepicker._asks import Who
-from linepicker._observations import UNKNOWN, Observations
+from linepicker._observations import BADNESS, UNKNOWN, Observations
 from linepicker._record import Standing, contact_key, spending_key, standing_key
 from linepicker._small import encode_small
 from linepicker.errors import LinePickerError, SourceError
-from linepicker.model import ChatHealthChanged, Line, LineChanged, OptedIn, OptedOut, Replied, To
+from linepicker.model import (
+    ChatHealthChanged,
+    Line,
+    LineChanged,
+    OptedIn,
+    OptedOut,
+    Replied,
+    ServiceStatus,
+    To,
+)
 from linepicker.policy import Policy
 from linepicker.replay.log import Decided, Session
 from linepicker.router import Router
@@ -22,6 +32,8 @@ from linepicker.stores import Write
 from linepicker.stores.memory import MemoryStore
 
 __all__ = ["World", "quietly"]
+
+_MESSAGES: Final = 100_000  # whose receipts may still come
 
 
 class _Clock:
@@ -75,6 +87,7 @@ class World:
         self.routers: dict[str, Router] = {}
         self.people: dict[str, _Known] = {}
         self.standings: dict[str, tuple[Standing, str, str, str]] = {}
+        self._left_from: OrderedDict[str, str] = OrderedDict()
 
     def at(self, moment: float) -> None:
         """It is that late now. Time does not go back."""
@@ -109,8 +122,8 @@ class World:
             old = self.standings.get(number)
             if old is not None and old[0] is state.standing:
                 continue
-            reputation = _latest(state.standing.reputation)
-            status = _latest(state.standing.status)
+            reputation, seen_at = _latest(state.standing.reputation)
+            status, told_at = _latest(state.standing.status)
             operator = state.standing.operator
             self.standings[number] = state.standing, reputation, status, operator
             if old is None:
@@ -118,9 +131,10 @@ class World:
                 if first:
                     self._seed(number, state.standing.encode(), state.spending.encode())
                 continue
-            if (reputation, status) != old[1:3]:
-                relisted = True
-                self._changed(router, number, old[1:3], (reputation, status))
+            for word, was, at in ((reputation, old[1], seen_at), (status, old[2], told_at)):
+                if word not in (was, "", UNKNOWN):
+                    relisted = True
+                    self._changed(router, number, word, at)
             if operator != old[3]:
                 self._operated(router, number, operator)
         gone = [number for number in self.source.lines if fleet.state(number) is None]
@@ -144,15 +158,10 @@ class World:
         ]
         self.store.swap(writes)
 
-    def _changed(
-        self, router: Router, number: str, old: tuple[str, ...], new: tuple[str, ...]
-    ) -> None:
-        reputation = new[0] if new[0] != old[0] and new[0] not in ("", UNKNOWN) else None
-        status = new[1] if new[1] != old[1] and new[1] else None
-        if reputation or status:
-            at = self.clock.now()
-            change = LineChanged(number, reputation=reputation, status=status, at=at)
-            quietly(lambda: router.report(change))
+    def _changed(self, router: Router, number: str, word: str, at: float) -> None:
+        what = "status" if word in tuple(ServiceStatus) else "reputation"
+        kind: Any = LineChanged
+        quietly(lambda: router.report(kind(number, **{what: word}, at=at)))
 
     def _operated(self, router: Router, number: str, operator: str) -> None:
         verb = {"paused": router.pause, "draining": router.drain}.get(operator, router.resume)
@@ -193,6 +202,8 @@ class World:
             if back is not None and back != known.back:
                 quietly(lambda: router.report(OptedIn(to, at=back)))
             known.out, known.back = out, back
+        if decided.request.inbound:  # which the reservation itself remembers
+            known.replied_at = max(known.replied_at, decided.at)
         if contact is None:
             return
         if contact.replied_at > known.replied_at:
@@ -221,6 +232,12 @@ class World:
         known = self._known(told["to"], group=bool(told.get("group")))
         quietly(lambda: router.move(known.to, told.get("line")))
 
+    def sent(self, message: str, number: str) -> None:
+        """A message left from that line, and its receipts are of that line."""
+        self._left_from[message] = number
+        if len(self._left_from) > _MESSAGES:
+            self._left_from.popitem(last=False)
+
     def reported(self, session: Session, told: Mapping[str, Any]) -> None:
         """A receipt or a reply. What is said of lines and opt-outs is taken from the records, where all of it stands."""
         router, name = self.routers.get(session.pool), str(told["type"])
@@ -230,7 +247,8 @@ class World:
         if "to" in told:
             known = self._known(told["to"], group=bool(told.get("group")))
             given["to"] = known.to
-            given["number"] = self._number(router, known.to) or given.get("number")
+            left_from = self._left_from.get(str(given.get("message_id")))
+            given["number"] = left_from or self._number(router, known.to) or given.get("number")
             if name == "Replied":
                 known.replied_at = max(known.replied_at, float(given["at"]))
         elif name == "Replied":
@@ -247,11 +265,14 @@ def quietly(verb: Callable[[], object]) -> None:
         return
 
 
-def _latest(seen: Observations) -> str:
-    """The value that was observed last, "" if none ever was; of two at the same moment the worse."""
-    moments = [(ms[-1], name) for name, ms in seen.polls.items() if ms]
-    moments += [(max(pairs)[0], name) for name, pairs in seen.told.items() if pairs]
-    return max(moments, default=(0.0, ""))[1]
+def _latest(seen: Observations) -> tuple[str, float]:
+    """The value that was observed last, "" if none ever was, and when; of two at the same moment the worse."""
+    moments = [(ms[-1], BADNESS.get(name, 0), name) for name, ms in seen.polls.items() if ms]
+    moments += [
+        (max(pairs)[0], BADNESS.get(name, 0), name) for name, pairs in seen.told.items() if pairs
+    ]
+    at, _, name = max(moments, default=(0.0, 0, ""))
+    return name, at
 
 
 def _listed(line: Line, told: tuple[Standing, str, str, str]) -> Line:
