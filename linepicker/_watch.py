@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import threading
-from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from linepicker._asks import Made, Who
@@ -153,6 +152,8 @@ def watching(record: object, shadow: object, pool: str, *, static: bool) -> Watc
                 f"record must be a path, a DecisionLog or an object with write(str), got {type(record).__name__}"
             )
         sink = Stream(sink)
+    from importlib.metadata import version  # which takes its time
+
     facts = {"linepicker": version("linepicker"), "pool": pool}
     return Watch(
         None if sink is None else Journal(sink, lambda: secrets.token_hex(4), facts),
