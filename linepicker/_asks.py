@@ -225,7 +225,9 @@ class Made:
     @property
     def decision(self) -> Decision:
         """The record of the choice: put into words when somebody asks, from what was known then."""
-        chosen = tuple(candidate(*each) for each in self.ranks)
+        chosen = tuple(
+            candidate(number, rank, affinity, at=self.at) for number, rank, affinity in self.ranks
+        )
         return Decision(
             "reserved",
             self.number,

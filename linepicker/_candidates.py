@@ -114,9 +114,15 @@ def affinity_of(who: Person, fleet: FleetView, number: str) -> float:
 
 
 def candidate(
-    number: str, rank: Rank, affinity: float, code: str | None = None, opens_at: float = NEVER
+    number: str,
+    rank: Rank,
+    affinity: float,
+    code: str | None = None,
+    opens_at: float = NEVER,
+    at: float = -NEVER,
 ) -> Candidate:
-    """A line as a decision shows it. *code*: what this call has against it, beyond the rank's own."""
+    """A line as a decision shows it. *code*: what this call has against it, beyond the rank's own. *at*: the moment of the
+    choice, where the line may have been ranked before."""
     weight, tier, headroom, vitality = rank.terms
     excluded, opens = rank.excluded, rank.opens_at
     if code is not None and (excluded is None or excluded in BUDGETS):
@@ -135,7 +141,7 @@ def candidate(
         },
         excluded,
         None if excluded is None or opens == NEVER else opens,
-        rank.slot,
+        max(rank.slot, at),
     )
 
 

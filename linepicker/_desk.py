@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import re
@@ -24,8 +23,11 @@ from linepicker._polls import ready
 from linepicker._receipts import report_chat, report_receipt
 from linepicker._record import EPOCH
 from linepicker._replies import report_person, report_reply
+from linepicker._shadow import ShadowCounts
+from linepicker._source import checked, takes_limits
 from linepicker._update import absorb
 from linepicker._views import assignment, capacity, plan, view
+from linepicker._watch import NO_SHADOW, watching
 from linepicker.errors import SourceError
 from linepicker.fleet import Fleet
 from linepicker.model import (
@@ -49,7 +51,7 @@ from linepicker.model import (
 )
 from linepicker.policy import Policy
 from linepicker.recipients import area_code, parse
-from linepicker.stores import Answer
+from linepicker.stores import Answer, Handle
 
 log = logging.getLogger("linepicker")
 
@@ -73,7 +75,10 @@ class Desk:
         policy: Policy | None,
         pool: str,
         seed: int | str | bytes | None,
-        epoch: str | None,
+        handle: Handle | None,
+        *,
+        shadow: Policy | None = None,
+        record: object = None,
     ) -> None:
         if not isinstance(pool, str) or _POOL.fullmatch(pool) is None:
             raise ValueError(f"pool must be 1 to 64 characters without '/', got {pool!r}")
@@ -86,19 +91,23 @@ class Desk:
             check_policy(policy)
         self.policy = policy or Policy()
         self._plain = Request(max_delay=self.policy.pace.max_delay)
-        self.pool, self._epoch = pool, epoch or ""
+        self.pool, self._epoch = pool, (handle and handle.epoch) or ""
+        self.watch = watching(record, shadow, pool, static=self.static is not None)
         self.fleet = self.new_fleet()
         self._source = source
         self._classify: Callable[[object], object] | None = getattr(source, "classify", None)
         self._seed = 0 if seed is None else crc32(repr(seed).encode())
         self._contacts = records.contact_key(pool, "")
         self._people: OrderedDict[object, Who] = OrderedDict()  # the latest met last
-        self.takes_limits = self.static is None and _takes_limits(source)
+        self.takes_limits = self.static is None and takes_limits(source)
 
     def new_fleet(self) -> Fleet:
         """A fleet nothing is known of yet."""
         fleet = Fleet(self.policy, self.pool, static=self.static is not None)
         fleet.epoch = self._epoch
+        if self.watch is not None:
+            self.watch.fleet = fleet
+            fleet.onlooker = self.watch
         return fleet
 
     def reload(self, policy: Policy) -> None:
@@ -237,6 +246,8 @@ class Desk:
             and report.to is not None
         ):
             self.who(report.to)
+        if self.watch is not None:
+            self.watch.reported(report, now)
         match report:
             case LineChanged() | LineAssigned() | LineReleased():
                 return upkeep.report_line(self.fleet, report, now)
@@ -308,6 +319,17 @@ class Desk:
         self.fleet.at(now)
         return now
 
+    def shadowed(self, seconds: float) -> ShadowCounts:
+        """What the policy in shadow would have done. Raises ValueError where there is none."""
+        if self.watch is None:
+            raise ValueError(NO_SHADOW)
+        return self.watch.shadowed(seconds)
+
+    def close(self) -> None:
+        """Close what is the desk's own."""
+        if self.watch is not None:
+            self.watch.close()
+
     # Results
 
     def left(self, error: BaseException | None) -> Verdict:
@@ -361,21 +383,6 @@ def check_max_wait(max_wait: float | None) -> None:
         raise ValueError(f"max_wait must be 0 or more seconds, got {max_wait!r}")
 
 
-def checked(lines: object) -> list[Line]:
-    """A source's answer, if it is one. Raises SourceError."""
-    if not isinstance(lines, Iterable):
-        raise SourceError(f"fetch() must give lines, got {type(lines).__name__}")
-    found = list(lines)
-    numbers = set()
-    for line in found:
-        if not isinstance(line, Line):
-            raise SourceError(f"fetch() must give Line objects, got {type(line).__name__}")
-        if line.number in numbers:
-            raise SourceError(f"fetch() gave {line.number} twice")
-        numbers.add(line.number)
-    return found
-
-
 def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     """The items, so many at a time."""
     batch: list[Any] = []
@@ -386,14 +393,6 @@ def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
             batch = []
     if batch:
         yield batch
-
-
-def _takes_limits(source: Any) -> bool:
-    try:
-        names = inspect.signature(source.fetch).parameters
-    except (TypeError, ValueError):
-        return False
-    return "timeout" in names and "attempts" in names
 
 
 @attrs.define

@@ -76,7 +76,7 @@ def reserve(
         while isinstance(choice, Refusal):
             unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
             if not unread:
-                raise with_cause(refused(decision_of(fleet, request, who, choice, now)), fleet)
+                raise _refusing(fleet, request, who, choice, now, made_id, key)
             answer: Answer = yield Read(unread)
             fresh.update(unread)
             absorb(fleet, answer, who)
@@ -87,15 +87,16 @@ def reserve(
         made, spending, contact, writes = _draft(fleet, request, who, choice, now, made_id)
         if ticket.key is not None:
             made.key = key
-            raw = encode_small(_ticket(made))
-            writes.append(Write(ticket.key, ticket.version, raw, now + DAY))
+            writes.append(_keyed(made, ticket.key, ticket.version, now))
         if begun is not None:
             begun(made)
+        _shown(fleet, request, who, now, made, key)
         try:
             answer = yield Swap(writes, NOTHING if choice.kind == "known" else fleet.seen())
         except StoreError as error:
             if error.unknown and (yield from _went_in(fleet, who, made.ident)):
                 return made
+            _withdraw(fleet, made_id)
             raise
         if answer.applied:
             fleet.out_since = None
@@ -104,12 +105,47 @@ def reserve(
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{who.masked} is written to despite: {made.notes[-1][1]}", 20)
             return made
-        fleet.company.met()
+        _refused(fleet, made_id)
         absorb(fleet, answer, who, writes)
         earlier = _earlier(fleet, answer, ticket, who, key, now)
         if earlier is not None:
             return (yield from _resumed(fleet, request, earlier, now))
     raise busy()
+
+
+def _refusing(
+    fleet: Fleet,
+    request: Request,
+    who: Who,
+    refusal: Refusal,
+    now: float,
+    made_id: str,
+    key: str | None,
+) -> Exception:
+    decision = decision_of(fleet, request, who, refusal, now)
+    if fleet.onlooker is not None:
+        fleet.onlooker.decided(request, who, now, made_id, decision, key=key)
+    return with_cause(refused(decision), fleet)
+
+
+def _shown(
+    fleet: Fleet, request: Request, who: Who, now: float, made: Made, key: str | None
+) -> None:
+    """What was decided, to who looks on."""
+    if fleet.onlooker is not None:
+        fleet.onlooker.decided(request, who, now, made.id, made, key=key)
+
+
+def _refused(fleet: Fleet, made_id: str) -> None:
+    """Somebody else wrote meanwhile."""
+    fleet.company.met()
+    _withdraw(fleet, made_id)
+
+
+def _withdraw(fleet: Fleet, made_id: str) -> None:
+    """What was decided was not written."""
+    if fleet.onlooker is not None:
+        fleet.onlooker.withdrawn(made_id)
 
 
 @attrs.define
@@ -179,6 +215,10 @@ def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[
         refusal = Refusal("blocked", who.block.code, None, earlier.number, earlier.kind)
         raise refused(decision_of(fleet, request, who, refusal, now))
     return earlier
+
+
+def _keyed(made: Made, key: str, version: int, now: float) -> Write:
+    return Write(key, version, encode_small(_ticket(made)), now + DAY)
 
 
 def _ticket(made: Made) -> Ticket:

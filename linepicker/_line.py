@@ -214,26 +214,44 @@ def _scaled(limit: float, scale: float) -> int | None:
 
 def message_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
     """The earliest moment from *now* at which one more message may leave the line."""
-    mark = spending.message_mark
-    if mark <= now:
+    if spending.message_mark <= now:
         return now
-    pace, gap = policy.pace, budget.message_gap
-    reach = max(pace.max_delay, spending.reach)
-    slowest = pace.message_gap / policy.at_risk.pace
-    mark = windows.trusted(mark, now, gap, pace.message_burst, reach, slowest)
-    return windows.slot(mark, now, gap, budget.message_burst)
+    mark = _message_mark(spending, budget, policy, now)
+    return windows.slot(mark, now, budget.message_gap, budget.message_burst)
 
 
 def new_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
     """The earliest moment from *now* at which one more conversation may open on the line."""
-    mark = spending.new_mark
-    if mark <= now:
+    if spending.new_mark <= now:
         return now
-    pace, gap = policy.pace, budget.new_gap
+    mark = _new_mark(spending, budget, policy, now)
+    return windows.slot(mark, now, budget.new_gap, budget.new_burst)
+
+
+def _message_mark(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
+    pace, mark, gap = policy.pace, spending.message_mark, budget.message_gap
+    reach = max(pace.max_delay, spending.reach)
+    slowest = pace.message_gap / policy.at_risk.pace
+    return windows.trusted(mark, now, gap, pace.message_burst, reach, slowest)
+
+
+def _new_mark(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
+    pace, mark, gap = policy.pace, spending.new_mark, budget.new_gap
     reach = max(pace.max_delay, spending.reach)
     slowest = pace.new_gap / policy.at_risk.pace
-    mark = windows.trusted(mark, now, gap, pace.new_burst, reach, slowest)
-    return windows.slot(mark, now, gap, budget.new_burst)
+    return windows.trusted(mark, now, gap, pace.new_burst, reach, slowest)
+
+
+def _with_marks_trusted(state: LineState, budget: Budget, policy: Policy, now: float) -> Spending:
+    """The line's spending, from now on without marks that only a clock that stepped back can explain: what a line is ranked
+    by must not depend on when that was."""
+    spending = state.spending
+    new = _new_mark(spending, budget, policy, now)
+    message = _message_mark(spending, budget, policy, now)
+    if (new, message) != (spending.new_mark, spending.message_mark):
+        state.spending = spending = spending.copy()
+        spending.new_mark, spending.message_mark = new, message
+    return spending
 
 
 def catch_up(state: LineState, policy: Policy, now: float) -> None:
@@ -276,6 +294,8 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
         until = min(until, spending.day_start + DAY)
     slot = now
     if spending.new_mark > now or spending.message_mark > now:
+        if max(spending.new_mark, spending.message_mark) > now + policy.pace.max_delay:
+            spending = _with_marks_trusted(state, budget, policy, now)
         slot = max(
             new_slot(spending, budget, policy, now), message_slot(spending, budget, policy, now)
         )

@@ -64,6 +64,8 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
         if answer.applied:
             fleet.spent(choice.number, answer.records[state.spending_key].version, spending)
             who.met(answer.records[who.contact_key].version, after)
+            if fleet.onlooker is not None:
+                fleet.onlooker.moved(who, request.line, now)
             return
         absorb(fleet, answer, who, writes)
     raise busy()

@@ -10,7 +10,7 @@ import attrs
 from linepicker import _record as records
 from linepicker import _windows as windows
 from linepicker._asks import Flow, Made, Say, Who, ident_of
-from linepicker._candidates import Request
+from linepicker._candidates import FleetView, Request
 from linepicker._charge import charge
 from linepicker._contact import PAIR_KEPT, Contact
 from linepicker._core import Grant, decide
@@ -59,6 +59,11 @@ class _Slowly:
         return self.fleet.states()
 
 
+def slowly(fleet: Fleet) -> FleetView:
+    """The fleet as it is decided upon without a store."""
+    return _Slowly(fleet, fleet.policy, fleet.stale)
+
+
 def carry_on(
     fleet: Fleet, request: Request, who: Who, now: float, made_id: str, key: str | None
 ) -> Made | None:
@@ -73,18 +78,13 @@ def carry_on(
         return None
     if fleet.polled_at is None or len(fleet.debts) >= DEBTS_AT_MOST:
         return None
-    choice = decide(request, who, _Slowly(fleet, policy, fleet.stale), now)
+    choice = decide(request, who, slowly(fleet), now)
     if not isinstance(choice, Grant) or choice.kind != "known":
         return None
     state = fleet.state(choice.number)
     assert state is not None
     if state.standing.probation or state.conclusion.failing_until:
         return None  # one trial at a time takes a store
-    ident = ident_of(made_id)
-    state.spending = charge(state, choice, policy, now, ident, request.max_delay)
-    keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
-    who.contact = who.contact.messaged(choice.send_at, now, ident, keep)
-    state.spending_version = who.contact_version = _NOT_THE_STORES
     made = Made(
         made_id,
         who,
@@ -99,6 +99,13 @@ def carry_on(
         chat_health=request.chat_health,
         in_outage=True,
     )
+    if fleet.onlooker is not None:
+        fleet.onlooker.decided(request, who, now, made_id, made, in_outage=True)
+    ident = ident_of(made_id)
+    state.spending = charge(state, choice, policy, now, ident, request.max_delay)
+    keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
+    who.contact = who.contact.messaged(choice.send_at, now, ident, keep)
+    state.spending_version = who.contact_version = _NOT_THE_STORES
     fleet.debts.append(made)
     fleet.calm_until = -float("inf")
     return made

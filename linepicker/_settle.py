@@ -189,6 +189,8 @@ def flush(fleet: Fleet, now: float) -> Flow[None]:
 def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[None]:
     """Settle; what the store won't take now is kept for the next call."""
     made.outcome = verdict.outcome
+    if fleet.onlooker is not None:
+        fleet.onlooker.settled(made, verdict, now)
     try:
         yield from settle(fleet, made, verdict, now)
     except StoreError:
@@ -214,6 +216,8 @@ def settle_once(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[
         yield from settle_or_keep(fleet, made, verdict, now)
         return
     made.outcome = verdict.outcome
+    if fleet.onlooker is not None:
+        fleet.onlooker.settled(made, verdict, now)
     if made.in_outage and verdict.outcome is Outcome.NOT_SENT:
         return  # nothing is on record yet
     try:

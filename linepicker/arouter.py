@@ -12,13 +12,15 @@ from typing import Any, Self, TypeVar
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait, checked, log
+from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait, log
 from linepicker._hosttime import AsyncClock, HostTime, new_id, on_host_time
 from linepicker._move import move
 from linepicker._polls import left_over, ready, refresh_now
 from linepicker._promise import AsyncReservation
 from linepicker._send import send
 from linepicker._settle import undo
+from linepicker._shadow import ShadowCounts
+from linepicker._source import checked
 from linepicker.errors import AlreadySent, SourceError, StoreError
 from linepicker.model import Assignment, Capacity, Decision, LineView, Plan, Report
 from linepicker.policy import Policy
@@ -54,15 +56,13 @@ class AsyncRouter:
         handle = given if isinstance(given, Handle) else None
         self._store: AsyncStore = handle.astore() if handle is not None else given  # type: ignore[assignment]  # an AsyncStore as it is
         self._source: Any = source
-        self._desk = Desk(source, policy, pool, seed, handle.epoch if handle is not None else None)
+        self._desk = Desk(source, policy, pool, seed, handle, shadow=shadow, record=record)
         self._host = HostTime() if clock is None else None
         self._clock: AsyncClock = clock or HostTime()
         if self._host is not None:
             self._clock = self._host
         self._pid = os.getpid()
         self._begin()
-        if shadow is not None or record is not None:
-            log.warning("shadow= and record= have no effect yet")
         self._answers: dict[type[Ask], Callable[[Any], Awaitable[Any]]] = {
             asks.Read: self._read,
             asks.Swap: self._swap,
@@ -297,11 +297,16 @@ class AsyncRouter:
         """As `Router.reload`."""
         self._desk.reload(policy)
 
+    async def shadowed(self, seconds: float = 3600.0) -> ShadowCounts:
+        """As `Router.shadowed`."""
+        return self._desk.shadowed(seconds)
+
     async def close(self) -> None:
         """As `Router.close`."""
         with contextlib.suppress(StoreError):
             if self._desk.fleet.late and self._pid == os.getpid():
                 await self._drive(left_over(self._desk.fleet, self._clock.now()))
+        self._desk.close()
         if self._owned is not None:
             await self._owned.aclose()
 

@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import attrs
 
 from linepicker import _record as records
+from linepicker._company import Flight, Onlooker
 from linepicker._decode import decode
 from linepicker._kept import Held, Kept
 from linepicker._line import LineState, Rank, assess, conclude, is_clear
@@ -33,14 +34,6 @@ POLLS_KEPT: Final = 600.0
 """For how long, in seconds, the moments of polls are remembered."""
 LATE_AT_MOST: Final = 1000
 OWED_AT_MOST: Final = 16
-
-
-class Flight(Protocol):
-    """The right to poll, which one call at a time holds."""
-
-    def release(self) -> None:
-        """Let the next one have it."""
-        ...
 
 
 class Fleet:
@@ -70,6 +63,7 @@ class Fleet:
         self.last_error: SourceError | None = None
         self.suspect: frozenset[str] | None = None
         self.flight: Flight | None = None
+        self.onlooker: Onlooker | None = None
         self.returned: frozenset[str] = frozenset()
         """Lines that came back to the list in a poll that is still owed."""
         self.owed: deque[tuple[list[Line], float]] = deque(maxlen=OWED_AT_MOST)
@@ -156,11 +150,7 @@ class Fleet:
     def at(self, now: float) -> None:
         """Bring what depends on the moment alone up to *now*."""
         freshness, health = self.freshness(now), self.policy.health
-        slow, self.stale = freshness == "slow", freshness == "stale"
-        if slow != self.slow or now < self._now:  # everything was ranked under other conditions
-            self.slow = slow
-            self._rank_all()
-        self._now = now
+        self.under(now, slow=freshness == "slow", stale=freshness == "stale")
         self.calm_until = now
         if self.same.version and not (
             self.late or self.owed or self.debts or self.hurry or self.stale
@@ -170,6 +160,14 @@ class Fleet:
                 due = max(max(self.polled_at, self.tried_at) + health.ttl, self.next_try)
                 turns = (self.polled_at + health.max_age, self.polled_at + health.max_age_hard)
                 self.calm_until = min(due, *(moment for moment in turns if moment >= now), due)
+
+    def under(self, now: float, *, slow: bool, stale: bool) -> None:
+        """Decide at *now* under these conditions."""
+        self.stale = stale
+        if slow != self.slow or now < self._now:  # everything was ranked under other conditions
+            self.slow = slow
+            self._rank_all()
+        self._now = now
 
     # Polls
 

@@ -13,12 +13,14 @@ from typing import Any, Self, TypeVar
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait, checked, log
+from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait, log
 from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
 from linepicker._move import move
 from linepicker._polls import left_over, ready, refresh_now
 from linepicker._promise import Reservation
 from linepicker._send import send
+from linepicker._shadow import ShadowCounts
+from linepicker._source import checked
 from linepicker.errors import AlreadySent, SourceError, StoreError
 from linepicker.model import (
     Assignment,
@@ -48,7 +50,9 @@ class Router:
     policy: every tunable; None: all defaults. store: a URL, or what `linepicker.stores.open` gives (then it stays open on
     close); None: this process's memory. pool: assignments belong to it; line records and opt-outs are shared by the pools of a
     store's namespace. clock: `now()` in epoch seconds UTC and `sleep(seconds)`; None: the host's, or the store's where it
-    tells time. seed: settles ties; None is one fixed key, equal everywhere. shadow, record: accepted, without effect yet.
+    tells time. seed: settles ties; None is one fixed key, equal everywhere. shadow: a second policy that decides
+    beside the first, and changes nothing: see `shadowed`. record: where decisions are written down for `linepicker replay`: the
+    path of a file, a `linepicker.recording.DecisionLog`, or an object with `write(str)`.
     Raises PolicyError, StoreError for a URL that names no store, TypeError for what is no source, SourceError for an iterable
     that does not hold lines, ValueError for a pool's name.
     """
@@ -72,15 +76,13 @@ class Router:
         handle = given if isinstance(given, Handle) else None
         self._store: Store = handle.store() if handle is not None else given  # type: ignore[assignment]  # a Store as it is
         self._source: Any = source
-        self._desk = Desk(source, policy, pool, seed, handle.epoch if handle is not None else None)
+        self._desk = Desk(source, policy, pool, seed, handle, shadow=shadow, record=record)
         self._host = HostTime() if clock is None else None
         self._clock: Clock = clock or HostTime()
         if self._host is not None:
             self._clock = self._host
         self._pid = os.getpid()
         self._begin()
-        if shadow is not None or record is not None:
-            log.warning("shadow= and record= have no effect yet")
         self._answers: dict[type[Ask], Callable[[Any], Any]] = {
             asks.Read: self._read,
             asks.Swap: self._swap,
@@ -342,11 +344,18 @@ class Router:
         with self._lock:
             self._desk.reload(policy)
 
+    def shadowed(self, seconds: float = 3600.0) -> ShadowCounts:
+        """Where the policy in shadow would have chosen otherwise, in the last *seconds* (at most a day): numbers, and as text
+        one sentence. Raises ValueError where there is none."""
+        with self._lock:
+            return self._desk.shadowed(seconds)
+
     def close(self) -> None:
         """Write what is left over, and close the store if this router opened it."""
         with contextlib.suppress(StoreError):
             if self._desk.fleet.late and self._pid == os.getpid():
                 self._drive(left_over(self._desk.fleet, self._clock.now()))
+        self._desk.close()
         if self._owned is not None:
             self._owned.close()
 

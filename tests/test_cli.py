@@ -16,7 +16,9 @@ from linepicker import Router
 from linepicker.cli import show, words
 from linepicker.model import Line, LineView
 from linepicker.providers.linq import LinqSource
-from linepicker.testing import FakeLinq
+from linepicker.recording import DecisionLog
+from linepicker.testing import FakeLinq, ManualClock
+from linepicker.testing.fakelinq import Guesses
 
 TOKEN = "tok-3c1f77e0a9"
 PERSON = "+13035550123"
@@ -122,7 +124,8 @@ class Command:
 @pytest.fixture
 def fake():
     """An account with three lines."""
-    with FakeLinq([ONE, TWO, THREE], token=TOKEN) as provider:
+    guesses = Guesses(audit_seconds=1.0)
+    with FakeLinq([ONE, TWO, THREE], token=TOKEN, guesses=guesses) as provider:
         yield provider
 
 
@@ -707,3 +710,110 @@ def test_a_line_with_room_later_is_full_for_now():
     assert words.standing(view, 3900.0) == "open"
     unknown = attrs.evolve(view, next_slot_at=None)
     assert (words.standing(unknown, 0.0), words.slot(unknown, 0.0)) == ("full for now", "-")
+
+
+# Audits
+
+
+def test_why_shows_the_providers_audit_beside_our_counts(command, fake):
+    """With --audit what drives the line in Linq's eyes stands over what is counted here; the next one takes a while."""
+    fake.set_reputation(ONE, "AT_RISK")
+    ran = command("why", ONE, "--audit")
+    assert ran.status == 0
+    assert "AT_RISK, first of all overall_conversation_health" in ran.out
+    assert "here: 0 of 0 conversations that were opened in 7 days were answered" in ran.out
+    assert "1. Slow down: " in ran.out
+    again = command("why", ONE, "--audit", "--json")
+    assert again.json["line"]["number"] == ONE
+    assert again.json["audit"]["cooling_down"] is True
+    assert 3500 < again.json["audit"]["retry_after"] <= 3600
+    assert (
+        "takes no other audit of this line yet: ask again in" in command("why", ONE, "--audit").out
+    )
+
+
+def test_an_audit_is_of_a_line(command):
+    """For a recipient --audit is an error in one sentence."""
+    assert "--audit is for one of our own lines" in command.fails("why", PERSON, "--audit")
+
+
+def test_an_audit_that_linq_refuses_is_an_error(command, fake):
+    """What Linq answered is said."""
+    fake.fail_next(status=500, code=3001, path="/reputation_audit")
+    assert "Linq answered 500 when asked for an audit" in command.fails("why", ONE, "--audit")
+
+
+# Replay
+
+
+@pytest.fixture
+def log(command):
+    """What a router recorded of twelve decisions."""
+    path = command.folder / "decisions.jsonl"
+    with Router([Line(ONE), Line(TWO)], record=path, clock=ManualClock(1.7e9)) as mine:
+        for i in range(12):
+            mine.reserve(f"+1415555{i:04d}", max_delay=900.0)
+    return path
+
+
+def test_replay_makes_recorded_decisions_again(command, log):
+    """All as recorded: a sentence, or one document; no account and no store is needed."""
+    ran = command("replay", str(log), LINQ_API_V3_API_KEY=None)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out == "12 decisions made again, each exactly as it was recorded.\n"
+    assert command("replay", str(log), "--json").json == {
+        "decisions": 12,
+        "different": 0,
+        "differences": [],
+    }
+    assert not (command.folder / "linepicker.db").exists()
+
+
+def test_replay_shows_what_came_out_otherwise(command, log):
+    """Line and fields are named, and the exit status is 4."""
+    log.write_text(log.read_text("utf-8").replace('"delay": 0.0', '"delay": 1.5', 1), "utf-8")
+    ran = command("replay", str(log))
+    assert ran.status == 4
+    assert "1 of 12 decisions came out otherwise" in ran.out
+    assert "line 4: delay 1.5 -> 0.0" in " ".join(ran.out.split())
+    told = command("replay", str(log), "--json")
+    assert (told.status, told.json["different"]) == (4, 1)
+    assert told.json["differences"][0]["fields"] == ["delay"]
+
+
+def test_replay_says_what_another_policy_would_have_done(command, log):
+    """Line by line, refusals by reason, and the differences one by one, as many as asked for."""
+    policy = command.folder / "new.toml"
+    policy.write_text("[limits]\nnew_per_hour = 2\n", "utf-8")
+    ran = command("replay", str(log), "--policy", str(policy), "--differences", "3")
+    assert (ran.status, ran.err) == (0, "")
+    assert "12 requests: 8 would have ended otherwise." in ran.out
+    assert "New conversations 12 -> 4" in ran.out
+    assert re.search(rf"\{ONE} +6 -> 2 +6 -> 2", ran.out)
+    assert re.search(r"no_line \(hour_budget\) +0 -> 8", ran.out)
+    assert ran.out.count("(new) -> no_line") + ran.out.count("later) -> no_line") == 3
+    assert "And 5 more" in ran.out
+    told = command("replay", str(log), "--policy", str(policy), "--json").json
+    assert (told["requests"], told["different"], len(told["differences"])) == (12, 8, 8)
+    assert told["would"]["refusals"] == {"no_line (hour_budget)": 8}
+
+
+def test_replay_of_what_is_no_log_is_an_error(command, log):
+    """A damaged line is named; a file that isn't there, a key that can't be one and a wrong policy are told in a sentence."""
+    log.write_bytes(log.read_bytes()[:-3])
+    assert "line 15: it is cut short" in command.fails("replay", str(log))
+    assert "No such file" in command.fails("replay", "nothing.jsonl")
+    key = command.folder / "key"
+    key.write_bytes(b"short")
+    assert "holds 5 bytes" in command.fails("replay", str(log), "--key-file", str(key))
+
+
+def test_replay_takes_the_key_of_a_log(command):
+    """--key-file opens what DecisionLog(key=...) sealed."""
+    path, key = command.folder / "decisions.jsonl", command.folder / "key"
+    key.write_bytes(b"0123456789abcdef")
+    recording = DecisionLog(path, key=key.read_bytes())
+    with Router([Line(ONE)], record=recording, clock=ManualClock(1.7e9)) as mine:
+        mine.reserve(PERSON)
+    assert "sealed with a key that is not in the file" in command.fails("replay", str(path))
+    assert "1 decision made again" in command("replay", str(path), "--key-file", str(key)).out

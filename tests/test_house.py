@@ -24,14 +24,14 @@ RECORD = {
 }
 CORE = {"_candidates", "_charge", "_conversation", "_core", "_failing", "_line", "_ranking"}
 FLOW = "the flow"
-ROUTER = {"_desk", "_hosttime", "_promise", "arouter", "router"}
-DOORS = {"webhooks", "telemetry", "simulate", "web", "cli", "testing"}
+ROUTER = {"_desk", "_hosttime", "_promise", "_watch", "arouter", "recording", "router"}
+DOORS = {"webhooks", "telemetry", "simulate", "replay", "web", "cli", "testing"}
 TIERS = [
     GROUND,
     {"_bounds", "_sections", "policy"},
     RECORD,
     CORE,
-    {"_kept", "_seen", "fleet"},
+    {"_company", "_kept", "_seen", "fleet"},
     {FLOW},
     ROUTER,
     DOORS,
@@ -39,7 +39,7 @@ TIERS = [
 PORTS = {"stores", "providers"}
 
 # Nobody imports these, but the command line, which starts them.
-LAST = {"simulate", "web", "cli", "testing"}
+LAST = {"simulate", "replay", "web", "cli", "testing"}
 
 # What a pure module must not know: time, chance, and the world.
 PURE = {*GROUND, "_bounds", "_sections", "policy", *RECORD, *CORE, FLOW}

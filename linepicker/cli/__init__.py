@@ -12,7 +12,7 @@ _EXTRA = {"typer", "rich"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with *arguments* (None: the process's own). The exit status: 0 done, 1 an error, told in one sentence on
-    stderr, 2 wrong usage, 3 refused (`pick`: no line may take it now), 130 interrupted."""
+    stderr, 2 wrong usage, 3 refused (`pick`: no line may take it now), 4 not as recorded (`replay`), 130 interrupted."""
     try:
         from linepicker.cli.run import run
     except ModuleNotFoundError as error:

@@ -11,12 +11,15 @@ from typing import Annotated, Any, Final
 import typer
 
 from linepicker.cli import show, words
+from linepicker.cli.audit import audit_json, audited, show_audit
 from linepicker.cli.moving import copy, export, load_file, migrate
+from linepicker.cli.replay import replay
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.simulate import simulate
 from linepicker.cli.takeover import known, take_over
 from linepicker.model import LineView
+from linepicker.providers.linq.audit import Audit, CoolingDown
 from linepicker.router import Router
 
 __all__ = ["app"]
@@ -136,6 +139,9 @@ def pick(
 def why(
     context: typer.Context,
     to: To,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Of a line: have the provider audit it, beside ours.")
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
     store: Store = None,
@@ -143,14 +149,17 @@ def why(
 ) -> None:
     """Why someone gets their line; or what holds for a line.
 
-    TO is a recipient, or one of our own lines.
+    TO is a recipient, or one of our own lines. An audit takes the provider some seconds, and it takes the next one of that
+    line only after a while.
     """
     settings = Settings.of(context, as_json, config, store, pool)
     with settings.router() as router:
         found = next((view for view in router.lines() if [view.line.number] == to), None)
         if found is not None:
-            _show_line(settings, found)
+            _show_line(settings, found, audited(found.line.number) if audit else None)
             return
+        if audit:
+            raise CommandError("--audit is for one of our own lines, and this is none")
         who = _recipient(to)
         assignment, made = router.assignment(who), router.preview(who)
     if settings.as_json:
@@ -293,6 +302,7 @@ app.command()(copy)
 app.command()(export)
 app.command()(simulate)
 app.command()(migrate)
+app.command()(replay)
 
 
 @app.command()
@@ -355,9 +365,13 @@ def _view(router: Router, number: str) -> LineView:
     raise CommandError(f"{number} is not a line of this account")
 
 
-def _show_line(settings: Settings, view: LineView) -> None:
+def _show_line(
+    settings: Settings, view: LineView, found: Audit | CoolingDown | None = None
+) -> None:
     value: dict[str, Any] = {"line": show.line_json(view)}
     if settings.as_json:
-        show.document(value)
-    else:
-        show.line(view, time.time())
+        show.document(value if found is None else {**value, "audit": audit_json(found)})
+        return
+    show.line(view, time.time())
+    if found is not None:
+        show_audit(found, view)
