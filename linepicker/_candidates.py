@@ -10,6 +10,7 @@ import attrs
 from linepicker import _windows as windows
 from linepicker._contact import Contact
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
+from linepicker._quiet import Rest
 from linepicker._ranking import Ranking
 from linepicker._small import Block
 from linepicker._windows import DAY
@@ -32,10 +33,12 @@ class Request:
 
 
 class Person(Protocol):
-    """What a decision sees of the recipient. `salt` settles ties; `area` is the area code if affinity matters."""
+    """What a decision sees of the recipient. `salt` settles ties; `area` is the area code if affinity matters; `rest`: their
+    quiet hours."""
 
     salt: int
     area: str | None
+    rest: Rest
     contact: Contact | None
     block: Block | None
 

@@ -36,6 +36,7 @@ from linepicker._line import (
     healthy_since,
     message_slot,
 )
+from linepicker._quiet import in_words, quiet_until
 from linepicker._ranking import Trie
 from linepicker.model import Candidate, Kind
 
@@ -83,14 +84,10 @@ def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant
         kind: Kind = "new" if contact is None else "known"
         number = request.line if contact is None else contact.number
         choice: Grant | Refusal = Refusal("held", "quiet", None, number, kind, (("quiet", held),))
-    elif contact is not None:
-        choice = _known(request, who, fleet, contact, opens_at, now)
-    elif request.inbound:
-        choice = _wrote_first(request, fleet, now)
-    elif request.line is not None:
-        choice = _pinned(request, fleet, request.line, now)
+    elif who.rest and not request.inbound:
+        choice = _by_their_clock(request, who, fleet, opens_at, now)
     else:
-        choice = _new(request, who, fleet, now)
+        choice = _choose(request, who, fleet, opens_at, now)
     if notes:
         choice.notes += notes
         if isinstance(choice, Grant):
@@ -98,6 +95,53 @@ def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant
     if code is not None:
         choice.notes += (("despite", code),)
     return choice
+
+
+def _choose(
+    request: Request, who: Person, fleet: FleetView, opens_at: float, now: float
+) -> Grant | Refusal:
+    contact = who.contact
+    if contact is not None:
+        return _known(request, who, fleet, contact, opens_at, now)
+    if request.inbound:
+        return _wrote_first(request, fleet, now)
+    if request.line is not None:
+        return _pinned(request, fleet, request.line, now)
+    return _new(request, who, fleet, now)
+
+
+def _by_their_clock(
+    request: Request, who: Person, fleet: FleetView, opens_at: float, now: float
+) -> Grant | Refusal:
+    """As `_choose`, but nothing leaves in their quiet hours, neither now nor when its slot comes."""
+    rest, at = who.rest, now
+    ends = quiet_until(rest, now)
+    if ends is None:
+        choice = _choose(request, who, fleet, opens_at, now)
+        if isinstance(choice, Refusal):
+            if choice.retry_at is not None:  # asking then must be worth it
+                leaves = choice.retry_at + (request.max_delay if choice.reason == "pace" else 0.0)
+                later = quiet_until(rest, leaves) or choice.retry_at
+                choice.retry_at = None if later == NEVER else later
+            return choice
+        at = choice.send_at
+        ends = quiet_until(rest, at)
+        if ends is None:
+            return choice
+        # Its slot would come too late: then only what may leave at once.
+        choice = _choose(attrs.evolve(request, max_delay=0.0), who, fleet, opens_at, now)
+        if isinstance(choice, Grant):
+            return choice
+    contact = who.contact
+    number = request.line if contact is None else contact.number
+    return Refusal(
+        "no_line" if number is None else "not_now",
+        "quiet",
+        None if ends == NEVER else ends,
+        number,
+        "new" if contact is None else "known",
+        (("quiet_hours", in_words(rest, at)),),
+    )
 
 
 def barred(request: Request, who: Person) -> str | None:

@@ -21,6 +21,7 @@ from linepicker._decode import decode
 from linepicker._flow import preview, reserve
 from linepicker._outage import surviving
 from linepicker._polls import ready
+from linepicker._quiet import is_on, rest_of
 from linepicker._receipts import report_chat, report_receipt
 from linepicker._record import EPOCH
 from linepicker._replies import report_person, report_reply
@@ -47,7 +48,7 @@ from linepicker.model import (
     Report,
     Verdict,
 )
-from linepicker.policy import Policy
+from linepicker.policy import Policy, Quiet
 from linepicker.recipients import area_code, parse
 from linepicker.stores import Answer
 
@@ -85,6 +86,7 @@ class Desk:
         if policy is not None:
             check_policy(policy)
         self.policy = policy or Policy()
+        self._quiet = quiet_of(self.policy)
         self._plain = Request(max_delay=self.policy.pace.max_delay)
         self.pool, self._epoch = pool, epoch or ""
         self.fleet = self.new_fleet()
@@ -104,7 +106,7 @@ class Desk:
     def reload(self, policy: Policy) -> None:
         """Another policy from the next call on."""
         check_policy(policy)
-        self.policy = policy
+        self.policy, self._quiet = policy, quiet_of(policy)
         self._people.clear()
         self._plain = Request(max_delay=policy.pace.max_delay)
         self.fleet.apply(policy)
@@ -133,6 +135,7 @@ class Desk:
             None if direct is None else records.block_key(direct),
             crc32(recipient.key.encode(), self._seed),
             area,
+            rest_of(self._quiet, recipient.handles) if self._quiet is not None else (),
         )
         self._people[name] = who
         if len(self._people) > PEOPLE_KEPT:
@@ -347,6 +350,14 @@ def check_policy(policy: object) -> None:
     """Raises TypeError for what is no policy."""
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a Policy, got {type(policy).__name__}")
+
+
+def quiet_of(policy: Policy) -> Quiet | None:
+    """The policy's quiet hours, None where nobody has any. Raises PolicyError where what they need is not installed."""
+    if not is_on(policy.quiet):
+        return None
+    rest_of(policy.quiet, ["+12125550100"])
+    return policy.quiet
 
 
 def check_moment(name: str, value: object) -> None:

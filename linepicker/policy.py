@@ -30,6 +30,8 @@ from linepicker._sections import (
     Learn,
     Limits,
     Pace,
+    Quiet,
+    QuietPrefix,
     Recovery,
     Stickiness,
     Warmup,
@@ -48,6 +50,8 @@ __all__ = [
     "Overrides",
     "Pace",
     "Policy",
+    "Quiet",
+    "QuietPrefix",
     "Recovery",
     "Stickiness",
     "Warmup",
@@ -170,6 +174,10 @@ def _affinity(value: Affinity | Mapping[str, Any]) -> Affinity:
     return _table(Affinity, "affinity", value)
 
 
+def _quiet(value: Quiet | Mapping[str, Any]) -> Quiet:
+    return _table(Quiet, "quiet", value)
+
+
 def _lines(value: Mapping[str, Overrides | Mapping[str, Any]]) -> Mapping[str, Overrides]:
     return _by_name("line", value)
 
@@ -214,6 +222,8 @@ class Policy:
             Source: see `Learn`.
         affinity: what likeness is worth.
             Source: see `Affinity`.
+        quiet: when people are left alone.
+            Source: see `Quiet`.
         line: limits of their own, by line (E.164).
             Source: yours.
         tag: limits of their own, by tag.
@@ -239,6 +249,7 @@ class Policy:
     failures: Failures = attrs.field(factory=Failures, converter=_failures)
     learn: Learn = attrs.field(factory=Learn, converter=_learn)
     affinity: Affinity = attrs.field(factory=Affinity, converter=_affinity)
+    quiet: Quiet = attrs.field(factory=Quiet, converter=_quiet)
     line: Mapping[str, Overrides] = attrs.field(
         default=MappingProxyType({}), converter=_lines, hash=False
     )
@@ -271,7 +282,9 @@ class Policy:
         tables: dict[str, Any] = {}
         for name in attrs.fields_dict(Policy):
             value = getattr(self, name)
-            if isinstance(value, Mapping):
+            if isinstance(value, Quiet):
+                tables[name] = value.to_dict()
+            elif isinstance(value, Mapping):
                 if value:
                     tables[name] = {
                         k: {"limits": _worded(each.limits)} for k, each in value.items()

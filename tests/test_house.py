@@ -22,7 +22,16 @@ RECORD = {
     "_tally",
     "_windows",
 }
-CORE = {"_candidates", "_charge", "_conversation", "_core", "_failing", "_line", "_ranking"}
+CORE = {
+    "_candidates",
+    "_charge",
+    "_conversation",
+    "_core",
+    "_failing",
+    "_line",
+    "_quiet",
+    "_ranking",
+}
 FLOW = "the flow"
 ROUTER = {"_desk", "_hosttime", "_promise", "arouter", "router"}
 DOORS = {"webhooks", "telemetry", "simulate", "web", "cli", "testing"}
