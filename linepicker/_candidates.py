@@ -49,11 +49,12 @@ class Person(Protocol):
 
 
 class FleetView(Protocol):
-    """What a decision sees of the fleet."""
+    """What a decision sees of the fleet. `terse`: nobody asks which line opens first, only when anything changes."""
 
     policy: Policy
     slow: bool
     stale: bool
+    terse: bool
 
     @property
     def span(self) -> float:

@@ -348,6 +348,8 @@ def _two_acceptable(
 def _nobody(
     request: Request, who: Person, fleet: FleetView, now: float, leaving: str | None
 ) -> Refusal:
+    if fleet.terse:
+        return Refusal("no_line", "pace", fleet.ranking(now).next_due)
     first: Candidate | None = None
     for each in look_at_all(request, who, fleet, now, leaving):
         if each.opens_at is not None and (

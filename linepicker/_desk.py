@@ -20,14 +20,16 @@ from linepicker._candidates import Request
 from linepicker._decode import decode
 from linepicker._flow import preview, reserve
 from linepicker._outage import surviving
+from linepicker._plan import capacity, read_people
 from linepicker._polls import ready
 from linepicker._quiet import is_on, rest_of
 from linepicker._receipts import report_chat, report_receipt
 from linepicker._record import EPOCH
 from linepicker._replies import report_person, report_reply
+from linepicker._shortfall import plan
 from linepicker._update import absorb
-from linepicker._views import assignment, capacity, plan, view
-from linepicker.errors import SourceError
+from linepicker._views import assignment, view
+from linepicker.errors import InvalidRecipient, SourceError
 from linepicker.fleet import Fleet
 from linepicker.model import (
     Assignment,
@@ -265,21 +267,28 @@ class Desk:
         """How much fits."""
         check_moment("horizon", horizon)
         now = yield from self._read_all(now)
-        return capacity(self.fleet, now, horizon)
+        rest = rest_of(self._quiet, [""]) if self._quiet is not None else ()
+        found: Capacity = yield from capacity(self.fleet, self._plain, rest, now, horizon)
+        return found
 
     def plan(
         self, recipients: Iterable[str | Iterable[str]], now: float, deadline: float
     ) -> Flow[Plan]:
         """Who, from where, when."""
         check_moment("deadline", deadline)
-        people = [self.who(to) for to in recipients]
+        people = list({who.recipient.key: who for who in self._each(recipients)}.values())
         now = yield from self._read_all(now)
-        for batch in batches(people):
-            answer: Answer = yield Read([EPOCH, *(who.contact_key for who in batch)])
-            absorb(self.fleet, answer)
-            for who in batch:
-                who.learn(answer.records)
-        return plan(self.fleet, people, self._plain, now, deadline)
+        yield from read_people(self.fleet, people)
+        found: Plan = yield from plan(self.fleet, people, self._plain, now, deadline)
+        return found
+
+    def _each(self, recipients: Iterable[str | Iterable[str]]) -> Iterator[Who]:
+        """Everybody in a list. Raises InvalidRecipient, which says whose turn it was."""
+        for place, to in enumerate(recipients, start=1):
+            try:
+                yield self.who(to)
+            except InvalidRecipient as error:
+                raise InvalidRecipient(f"recipient {place}: {error}") from None
 
     def assignment(self, who: Who, now: float) -> Flow[Assignment | None]:
         """A recipient's line."""

@@ -90,7 +90,7 @@ def rest_of(quiet: Quiet, handles: Iterable[str]) -> Rest:
 
 def _hours_of(quiet: Quiet, handle: str) -> Iterator[Hours]:
     window, zones = quiet.hours, list[str]()
-    for size in range(len(handle), 1, -1) if quiet.prefix and handle[0] == "+" else ():
+    for size in range(len(handle), 1, -1) if quiet.prefix and handle[:1] == "+" else ():
         entry = quiet.prefix.get(handle[:size])
         if entry is not None:
             window = entry.hours or window
@@ -98,7 +98,7 @@ def _hours_of(quiet: Quiet, handle: str) -> Iterator[Hours]:
             break
     if window is None or window == OFF:
         return
-    if not zones and quiet.by_number and handle[0] == "+":
+    if not zones and quiet.by_number and handle[:1] == "+":
         zones = [name for name in time_zones(handle) if is_zone(name)]
     start, end = (int(each[:2]) * 3600 + int(each[3:]) * 60 for each in window.split("-"))
     for name in zones or [quiet.zone]:

@@ -62,6 +62,7 @@ class Fleet:
         self.static = static
         self.slow = False
         self.stale = True
+        self.terse = False
         self.shows_seen = True
         self.guard: AbstractContextManager[object] = nullcontext()
         """What keeps other threads' flows from changing the fleet meanwhile."""

@@ -438,13 +438,14 @@ class Assignment:
 class Plan:
     """Who would be written to from which line and when.
 
-    `slots`: (recipient, line, moment). `unplaced`: recipients for whom there is no room. `shortfall`: a sentence, empty
-    when all fit.
+    `slots`: (recipient, line, moment), in the order in which they are to be carried out. `unplaced`: recipients for whom
+    there is no room; `reasons`: why, a code for each of them. `shortfall`: a sentence, empty when all fit.
     """
 
     slots: tuple[tuple[To, str, float], ...] = attrs.field(repr=_counted)
     unplaced: tuple[To, ...] = attrs.field(default=(), repr=_counted)
     shortfall: str = ""
+    reasons: tuple[str, ...] = attrs.field(default=(), repr=_counted)
 
 
 @attrs.frozen
