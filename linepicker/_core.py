@@ -349,7 +349,8 @@ def _nobody(
     request: Request, who: Person, fleet: FleetView, now: float, leaving: str | None
 ) -> Refusal:
     if fleet.terse:
-        return Refusal("no_line", "pace", fleet.ranking(now).next_due)
+        due = fleet.ranking(now).next_due
+        return Refusal("no_line", "pace", None if due == NEVER else due)
     first: Candidate | None = None
     for each in look_at_all(request, who, fleet, now, leaving):
         if each.opens_at is not None and (

@@ -23,6 +23,7 @@ from linepicker._quiet import Rest, quiet_until
 from linepicker._record import EPOCH, Spending, Standing
 from linepicker._small import Block
 from linepicker._update import absorb
+from linepicker._windows import DAY
 from linepicker.fleet import Fleet, Held
 from linepicker.model import Capacity, Line
 from linepicker.stores import Answer
@@ -30,6 +31,8 @@ from linepicker.stores import Answer
 FORECAST_AT_MOST: Final = 10_000
 """New conversations per line that a forecast looks ahead."""
 BATCH: Final = 500
+FURTHEST: Final = 400 * DAY
+"""No plan and no forecast looks further ahead, in seconds."""
 BREATH: Final = 256
 """After so many decisions others get their turn."""
 LEAST: Final = 1.0
@@ -83,8 +86,8 @@ def capacity(
     twin, stranger = twin_of(fleet, now), _Stranger(rest)
     by_line = {number: 0 for number, _ in fleet.states()}
     moments: list[float] = []
-    at = now
-    while at < now + horizon:
+    at, until = now, now + min(horizon, FURTHEST)
+    while at < until:
         if len(moments) % BREATH == BREATH - 1:
             yield Sleep(0.0)
         choice = decide(request, stranger, twin, at)
@@ -136,7 +139,7 @@ class Rehearsal:
         self._twin, self._request, self._people = twin, request, people
         self._queues: list[_Queue] = []
         self._queue_of: list[int] = []
-        self._tries = 0
+        self._tries, self._now = 0, now
         self._events: list[
             tuple[float, int, int]
         ] = []  # moment, place, queue; or -1: that person alone
@@ -153,7 +156,7 @@ class Rehearsal:
 
     def run(self, until: float) -> Flow[None]:
         """Place whoever fits before *until*."""
-        events = self._events
+        events, until = self._events, min(until, self._now + FURTHEST)
         while events and events[0][0] < until:
             self._tries += 1
             if self._tries % BREATH == 0:
@@ -192,12 +195,12 @@ class Rehearsal:
         if alone:
             heappop(places)
             if later == NEVER:
-                self.never[place] = _code(choice)
+                self.never[place] = self._code(who, at)
             else:
                 heappush(self._events, (later, place, -1))
             self._call(queue, at)
         elif later == NEVER:
-            self.never.update(dict.fromkeys(places, _code(choice)))
+            self.never.update(dict.fromkeys(places, self._code(who, at)))
             places.clear()
         else:
             self._call(queue, later)
@@ -236,6 +239,9 @@ class Rehearsal:
             slot = max(slot, windows.room_for_messages_at(spending, at, most))
         return slot
 
-
-def _code(choice: Grant | Refusal) -> str:
-    return "pace" if isinstance(choice, Grant) else choice.reason or "no_room"
+    def _code(self, who: Who, at: float) -> str:
+        """What keeps somebody out."""
+        self._twin.terse = False
+        choice = decide(self._request, who, self._twin, at)
+        self._twin.terse = True
+        return choice.reason if isinstance(choice, Refusal) else "pace"

@@ -17,9 +17,11 @@ from linepicker.model import Line, Plan
 
 FURTHER: Final = 60 * DAY
 """How far beyond the deadline it is looked for room, in seconds."""
-LINES_AT_MOST: Final = 1000
+TRIES: Final = 4
 TOO_LATE: Final = "deadline"
 """The code of those for whom there is no room before the deadline."""
+THEIR_OWN: Final = frozenset({"opted_out", "blocked", "quiet", "stale"})
+"""The codes of what no line more would help against."""
 
 
 def plan(
@@ -36,18 +38,19 @@ def plan(
     if not left:
         return Plan(slots)
     text = f"{len(slots):,} of {len(people):,} fit before {day_and_minute(deadline)}"
-    late = [people[place] for place, code in zip(left, codes, strict=True) if code == TOO_LATE]
+    late = [
+        people[place]
+        for place, code in zip(left, codes, strict=True)
+        if code == TOO_LATE or (people[place].contact is None and code not in THEIR_OWN)
+    ]
     if late:
         yield from played.run(max(now, deadline) + FURTHER)
-        help_ = yield from _helps(fleet, people, late, request, now, deadline)
-        more = _more_time(played, len(slots), len(late), deadline)
-        text += (
-            f"; {help_ + ' or ' if help_ and more else help_}{more} would do"
-            if help_ or more
-            else ""
-        )
-        if not more:
-            text += f"; more than {FURTHER / DAY:.0f} more days are needed"
+        lines = yield from _more_lines(fleet, people, late, request, now, deadline)
+        helps = [
+            each for each in (lines, _more_time(played, len(slots), len(late), deadline)) if each
+        ]
+        far = f"more than {FURTHER / DAY:.0f} more days are needed"
+        text += f"; {' or '.join(helps)} would do" if helps else f"; {far}"
     never = Counter(code for code in codes if code != TOO_LATE)
     if never:
         told = ", ".join(f"{count:,} {code}" for code, count in sorted(never.items()))
@@ -65,7 +68,7 @@ def _more_time(played: Rehearsal, before: int, late: int, deadline: float) -> st
     return _count(math.floor(beyond / unit) + 1, name)
 
 
-def _helps(
+def _more_lines(
     fleet: Fleet,
     people: Sequence[Who],
     late: Sequence[Who],
@@ -76,20 +79,24 @@ def _helps(
     """How many more lines would be enough, if they joined now; empty if it is not lines that are missing."""
     if any(who.contact is not None for who in late):
         return ""
-    count, left = 0, len(late)
-    alone = 0
-    while left and count < LINES_AT_MOST:
-        if not count:
-            one = Rehearsal(twin_of(fleet, now, _newcomers(1), alone=True), request, late, now)
-            yield from one.run(deadline)
-            alone = len(one.slots)
-            if not alone:
-                return ""
-        count += math.ceil(left / alone)
+    hours = {who.rest: who for who in late}
+    alone = Rehearsal(
+        twin_of(fleet, now, _newcomers(len(hours)), alone=True), request, [*hours.values()], now
+    )
+    yield from alone.run(deadline)
+    if len(alone.slots) < len(hours):
+        return ""  # some sleep until it is too late
+    alone = Rehearsal(twin_of(fleet, now, _newcomers(1), alone=True), request, late, now)
+    yield from alone.run(deadline)
+    count = math.ceil(len(late) / len(alone.slots))
+    for _ in range(TRIES):
         tried = Rehearsal(twin_of(fleet, now, _newcomers(count)), request, people, now)
         yield from tried.run(deadline)
-        left = sum(1 for _ in people) - len(tried.slots) - len(tried.never)
-    return "" if left else _count(count, "more line", plain=True)
+        done = {place for place, _, _ in tried.slots} | tried.never.keys()
+        if len(done) == len(people):
+            return _count(count, "more line", plain=True)
+        count += math.ceil((len(people) - len(done)) / len(alone.slots))
+    return ""
 
 
 def _newcomers(count: int) -> list[Line]:
