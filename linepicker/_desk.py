@@ -15,10 +15,11 @@ import attrs
 
 from linepicker import _record as records
 from linepicker import _upkeep as upkeep
-from linepicker._asks import Flow, Made, Read, Who
+from linepicker._asks import Flow, Made, Now, Read, Who
 from linepicker._candidates import Request
 from linepicker._decode import decode
 from linepicker._flow import preview, reserve
+from linepicker._hold import hold
 from linepicker._outage import surviving
 from linepicker._plan import capacity, read_people
 from linepicker._polls import ready
@@ -272,14 +273,23 @@ class Desk:
         return found
 
     def plan(
-        self, recipients: Iterable[str | Iterable[str]], now: float, deadline: float
+        self,
+        recipients: Iterable[str | Iterable[str]],
+        now: float,
+        deadline: float,
+        held: dict[str, Made] | None,
     ) -> Flow[Plan]:
-        """Who, from where, when."""
+        """Who, from where, when. *held*: what can be is reserved, and put there."""
         check_moment("deadline", deadline)
         people = list({who.recipient.key: who for who in self._each(recipients)}.values())
         now = yield from self._read_all(now)
         yield from read_people(self.fleet, people)
-        found: Plan = yield from plan(self.fleet, people, self._plain, now, deadline)
+        if held is not None:
+            yield from hold(self.fleet, people, self._plain, now, deadline, held)
+            now = yield Now()
+            self.fleet.at(now)
+        made = sorted((held or {}).values(), key=lambda each: each.send_at)
+        found: Plan = yield from plan(self.fleet, people, self._plain, now, deadline, made)
         return found
 
     def _each(self, recipients: Iterable[str | Iterable[str]]) -> Iterator[Who]:

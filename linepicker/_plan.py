@@ -70,11 +70,11 @@ def twin_of(
     return twin
 
 
-def _charged(twin: Fleet, grant: Grant, at: float, ident: int) -> None:
+def put(twin: Fleet, grant: Grant, at: float, ident: int, max_delay: float = 0.0) -> None:
     """Put a message on the twin's records, as sent."""
     state = twin.state(grant.number)
     assert state is not None
-    spending = charge(state, grant, twin.policy, at, ident, 0.0)
+    spending = charge(state, grant, twin.policy, at, ident, max_delay)
     spending.probe = 0
     twin.spent(grant.number, state.spending_version, spending, mine=True)
 
@@ -93,7 +93,7 @@ def capacity(
         choice = decide(request, stranger, twin, at)
         if isinstance(choice, Grant) and choice.send_at <= at:
             moments.append(at)
-            _charged(twin, choice, at, len(moments))
+            put(twin, choice, at, len(moments))
             by_line[choice.number] += 1
             if by_line[choice.number] >= FORECAST_AT_MOST:
                 request = attrs.evolve(request, exclude=request.exclude | {choice.number})
@@ -185,7 +185,7 @@ class Rehearsal:
         choice = decide(self._request, who, self._twin, at)
         if isinstance(choice, Grant) and choice.send_at <= at:
             heappop(places)
-            _charged(self._twin, choice, at, len(self.slots) + 1)
+            put(self._twin, choice, at, len(self.slots) + 1)
             self.slots.append((place, choice.number, at))
             self._call(queue, at)
             return

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from linepicker._asks import Flow, Who
+from linepicker._asks import Flow, Made, Who
 from linepicker._candidates import Request
 from linepicker._plan import Rehearsal, twin_of
 from linepicker._views import day_and_minute
@@ -25,19 +25,29 @@ THEIR_OWN: Final = frozenset({"opted_out", "blocked", "quiet", "stale"})
 
 
 def plan(
-    fleet: Fleet, people: Sequence[Who], request: Request, now: float, deadline: float
+    fleet: Fleet,
+    people: Sequence[Who],
+    request: Request,
+    now: float,
+    deadline: float,
+    held: Sequence[Made] = (),
 ) -> Flow[Plan]:
-    """A line and a moment for each before the deadline, and what there is to say of the others."""
+    """A line and a moment for each before the deadline, and what there is to say of the others; *held* have theirs."""
+    total, ids = len(people), {id(made.who) for made in held}
+    people = [who for who in people if id(who) not in ids]
     played = Rehearsal(twin_of(fleet, now), request, people, now)
     yield from played.run(deadline)
-    slots = tuple((people[i].recipient.to, number, at) for i, number, at in played.slots)
+    taken = [(made.to, made.number, made.send_at) for made in held]
+    before = len(played.slots)
+    taken += [(people[i].recipient.to, number, at) for i, number, at in played.slots]
+    slots = tuple(sorted(taken, key=lambda slot: slot[2])) if held else tuple(taken)
     placed = {place for place, _, _ in played.slots}
     left = [place for place in range(len(people)) if place not in placed]
     codes = [played.never.get(place, TOO_LATE) for place in left]
     unplaced = tuple(people[place].recipient.to for place in left)
     if not left:
-        return Plan(slots)
-    text = f"{len(slots):,} of {len(people):,} fit before {day_and_minute(deadline)}"
+        return Plan(slots, held=tuple(held))
+    text = f"{len(slots):,} of {total:,} fit before {day_and_minute(deadline)}"
     late = [
         people[place]
         for place, code in zip(left, codes, strict=True)
@@ -46,16 +56,14 @@ def plan(
     if late:
         yield from played.run(max(now, deadline) + FURTHER)
         lines = yield from _more_lines(fleet, people, late, request, now, deadline)
-        helps = [
-            each for each in (lines, _more_time(played, len(slots), len(late), deadline)) if each
-        ]
+        helps = [each for each in (lines, _more_time(played, before, len(late), deadline)) if each]
         far = f"more than {FURTHER / DAY:.0f} more days are needed"
         text += f"; {' or '.join(helps)} would do" if helps else f"; {far}"
     never = Counter(code for code in codes if code != TOO_LATE)
     if never:
         told = ", ".join(f"{count:,} {code}" for code, count in sorted(never.items()))
         text += f"; {never.total():,} can't be written to ({told})"
-    return Plan(slots, unplaced, text, tuple(codes))
+    return Plan(slots, unplaced, text, tuple(codes), tuple(held))
 
 
 def _more_time(played: Rehearsal, before: int, late: int, deadline: float) -> str:

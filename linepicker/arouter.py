@@ -9,6 +9,8 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self, TypeVar
 
+import attrs
+
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
@@ -286,12 +288,17 @@ class AsyncRouter:
     async def plan(
         self, recipients: Iterable[str | Iterable[str]], *, deadline: float, hold: bool = False
     ) -> Plan:
-        """As `Router.plan`."""
-        if hold:
-            raise NotImplementedError("plan(hold=True) is not there yet")
+        """As `Router.plan`. Cancelled, it gives back what it held."""
         self._alive()
-        flow = self._desk.plan(recipients, self._clock.now(), deadline)
-        return await self._drive(flow)
+        everybody, held = list(recipients), dict[str, Made]() if hold else None
+        try:
+            flow = self._desk.plan(everybody, self._clock.now(), deadline, held)
+            plan = await self._drive(flow)
+        except asyncio.CancelledError:
+            for made in (held or {}).values():
+                await self._undo(made)
+            raise
+        return attrs.evolve(plan, held=tuple(AsyncReservation(self, made) for made in plan.held))
 
     async def reload(self, policy: Policy) -> None:
         """As `Router.reload`."""

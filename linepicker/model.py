@@ -439,13 +439,15 @@ class Plan:
     """Who would be written to from which line and when.
 
     `slots`: (recipient, line, moment), in the order in which they are to be carried out. `unplaced`: recipients for whom
-    there is no room; `reasons`: why, a code for each of them. `shortfall`: a sentence, empty when all fit.
+    there is no room; `reasons`: why, a code for each of them. `shortfall`: a sentence, empty when all fit. `held`: with
+    hold=True the reservations of those slots that could be held, the earliest first.
     """
 
     slots: tuple[tuple[To, str, float], ...] = attrs.field(repr=_counted)
     unplaced: tuple[To, ...] = attrs.field(default=(), repr=_counted)
     shortfall: str = ""
     reasons: tuple[str, ...] = attrs.field(default=(), repr=_counted)
+    held: tuple[Any, ...] = attrs.field(default=(), repr=_counted)
 
 
 @attrs.frozen

@@ -1,5 +1,6 @@
 """Plans and capacity: what is promised is given, to the line and the moment, and what is not promised has its reason."""
 
+import asyncio
 import os
 import threading
 from collections import Counter
@@ -22,7 +23,9 @@ from linepicker import (
     Reputation,
     Router,
     ServiceStatus,
+    StoreError,
 )
+from linepicker.stores.memory import MemoryStore
 from linepicker.testing import ManualClock
 
 SOME = settings(max_examples=int(os.environ.get("LINEPICKER_EXAMPLES", "40")))
@@ -407,3 +410,115 @@ def test_a_plan_and_a_forecast_are_values():
     assert "+1212" not in repr(plan)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         plan.shortfall = ""
+
+
+# Held
+
+
+@SOME
+@given(fleets, policies, pasts, lists, st.floats(0, 3 * DAY))
+def test_what_is_held_is_reserved_and_the_rest_is_carried_out(fleet, policy, past, wanted, span):
+    """Held slots are reservations for just that line and moment; the others are given when their moment comes."""
+    router = lived(fleet, policy, past)
+    now = router._clock.now()
+    plan = router.plan(wanted, deadline=now + span, hold=True)
+    held = {made.to: made for made in plan.held}
+    slots = {to: (number, at) for to, number, at in plan.slots}
+    assert set(slots).isdisjoint(plan.unplaced)
+    assert [at for _, _, at in plan.slots] == sorted(at for _, _, at in plan.slots)
+    assert {to: (made.number, made.send_at) for to, made in held.items()}.items() <= slots.items()
+    assert [made.send_at for made in plan.held] == sorted(made.send_at for made in plan.held)
+    for to, number, at in plan.slots:
+        router._clock.set(at)
+        made = held.get(to) or router.reserve(to)
+        assert (made.number, made.send_at) == (number, at)
+        if made.outcome is None:
+            made.check()
+        made.settle("SENT")
+
+
+def test_holding_takes_what_todays_budgets_have_room_for():
+    """Fifteen an hour and line, 20 seconds apart after five at once, are charged now; what comes later is only planned."""
+    router = router_over([A])
+    plan = router.plan(people(20), deadline=NOW + 2 * HOUR, hold=True)
+    assert len(plan.slots) == 18  # of six hours
+    assert len(plan.held) == 15
+    assert plan.held[-1].delay == 200
+    assert router.lines()[0].used == 15
+    assert plan.shortfall.startswith("18 of 20 fit before")
+    plan.held[0].release()
+    assert router.lines()[0].used == 14
+
+
+def test_a_plan_holds_nothing_unless_asked():
+    """Without hold nothing is charged."""
+    router = router_over()
+    assert router.plan(people(5), deadline=NOW + HOUR).held == ()
+    assert all(found.used == 0 for found in router.lines())
+
+
+def test_holding_reaches_no_further_than_the_deadline():
+    """Slots at or after it are not taken."""
+    router = router_over([A], pace={"new_gap": 100, "new_burst": 1, "spread": "off"})
+    plan = router.plan(people(5), deadline=NOW + 200, hold=True)
+    assert [made.send_at - NOW for made in plan.held] == [0, 100]
+    assert len(plan.unplaced) == 3
+
+
+class Failing:
+    """A store that is lost after so many swaps."""
+
+    def __init__(self, swaps) -> None:
+        self.store, self.left = MemoryStore(), swaps
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def swap(self, writes, *, seen=None):
+        """Refuse one, when its turn has come."""
+        self.left -= 1
+        if self.left == 0:
+            raise StoreError("lost")
+        return self.store.swap(writes, seen=seen or {})
+
+
+def test_where_the_store_fails_nothing_stays_held():
+    """What was reserved before is given back, and StoreError raised."""
+    store = Failing(swaps=0)
+    router = Router([Line(A)], clock=ManualClock(NOW), store=store)
+    router.lines()
+    store.left = 4
+    with pytest.raises(StoreError):
+        router.plan(people(8), deadline=NOW + HOUR, hold=True)
+    assert router.lines()[0].used == 0
+    assert router.assignment(people(1)[0]) is None
+    assert len(router.plan(people(8), deadline=NOW + HOUR, hold=True).held) == 8
+
+
+async def test_the_async_door_holds_and_gives_back_when_cancelled():
+    """Held reservations are the door's own; a cancelled call leaves none."""
+    clock = ManualClock(NOW)
+    async with AsyncRouter([Line(A), Line(B)], clock=clock) as router:
+        plan = await router.plan(people(12), deadline=NOW + HOUR, hold=True)
+        assert len(plan.held) == 12
+        await plan.held[0].settle("SENT")
+        for made in plan.held[1:]:
+            await made.release()
+        assert sum(found.used for found in await router.lines()) == 1
+        task = asyncio.create_task(
+            router.plan(people(12, "+1646555"), deadline=NOW + HOUR, hold=True)
+        )
+        write, count = router._store.swap, Counter()
+
+        async def swap(*given, **more):
+            count["swaps"] += 1
+            if count["swaps"] == 5:
+                task.cancel()
+                await asyncio.sleep(0)
+            return await write(*given, **more)
+
+        router._store.swap = swap
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del router._store.swap
+        assert sum(found.used for found in await router.lines()) == 1
