@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
@@ -448,6 +449,30 @@ class Plan:
     shortfall: str = ""
     reasons: tuple[str, ...] = attrs.field(default=(), repr=_counted)
     held: tuple[Any, ...] = attrs.field(default=(), repr=_counted)
+
+    def to_jsonl(self) -> Iterator[str]:
+        """One JSON object a line, slots first: "to" (a group's handles as a list), "number", "at" in epoch seconds, "time" in
+        ISO 8601; of the unplaced "reason", and null for the rest. Handles are in clear. Lines without their ends."""
+        for row in self._rows():
+            yield json.dumps(row, ensure_ascii=False)
+
+    def to_csv(self) -> Iterator[str]:
+        """The same as CSV, the names first; a group's handles are joined by blanks. Lines without their ends."""
+        yield ",".join(_COLUMNS)
+        for row in self._rows():
+            to = row["to"] if isinstance(row["to"], str) else " ".join(row["to"])
+            rest = ("" if row[name] is None else str(row[name]) for name in _COLUMNS[1:])
+            yield ",".join((to, *rest))  # no handle has a comma or a quote
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for to, number, at in self.slots:
+            time = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+            yield dict(zip(_COLUMNS, (to, number, at, time, None), strict=True))
+        for to, reason in zip(self.unplaced, self.reasons, strict=True):
+            yield dict(zip(_COLUMNS, (to, None, None, None, reason), strict=True))
+
+
+_COLUMNS: Final = ("to", "number", "at", "time", "reason")
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ import typer
 
 from linepicker.cli import show, words
 from linepicker.cli.moving import copy, export, load_file
+from linepicker.cli.planning import capacity, plan
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.takeover import known, take_over
@@ -287,6 +288,8 @@ def resume(
         _show_line(settings, _view(router, number))
 
 
+app.command()(capacity)
+app.command()(plan)
 app.command()(webhooks)
 app.command()(copy)
 app.command()(export)
