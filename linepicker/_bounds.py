@@ -106,6 +106,10 @@ LIMIT: Final = must(
 )
 SHARE: Final = must("above 0 and at most 1", is_share)
 SHARE_OR_ZERO: Final = must("from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
+SHARE_KEPT: Final = must(
+    "0, or from 0.001 to 0.5",
+    lambda value: is_number(value) and (value == 0 or 0.001 <= value <= 0.5),
+)
 SPREAD: Final = must(
     'above 0 and at most 1, or "off"', lambda value: value is None or is_share(value)
 )

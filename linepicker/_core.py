@@ -17,6 +17,7 @@ from linepicker._candidates import (
     Person,
     Request,
     affinity_of,
+    best_of_what_is_kept,
     look_at_all,
     moves_full,
     opening,
@@ -36,6 +37,7 @@ from linepicker._line import (
     healthy_since,
     message_slot,
 )
+from linepicker._priority import NOTE, urgent_message, urgent_rank
 from linepicker._quiet import in_words, quiet_until
 from linepicker._ranking import Trie
 from linepicker.model import Candidate, Kind
@@ -54,6 +56,7 @@ class Grant:
     notes: tuple[Note, ...] = ()
     homeward: bool = False
     shadowed: bool = False
+    urgent: bool = False
 
 
 @attrs.define
@@ -225,6 +228,10 @@ def _message(
     spending = state.spending
     ends: list[tuple[str, float]] = []
     most = limits.messages_per_day
+    budget = budget_of(state, policy, now, slow=fleet.slow)
+    slot = message_slot(spending, budget, policy, now)
+    if request.urgent:
+        most, slot = urgent_message(state, policy, now, slow=fleet.slow)
     if most is not None and windows.messages_reach(spending, now, most):
         ends.append(("messages", windows.room_for_messages_at(spending, now, most)))
     if contact is not None:
@@ -233,8 +240,6 @@ def _message(
         limit, times = limits.pair_per_minute, contact.times
         if limit is not None and len(times) - windows.first_within(times, now, PAIR) >= limit:
             ends.append(("pair", times[-limit] + PAIR))
-    budget = budget_of(state, policy, now, slow=fleet.slow)
-    slot = message_slot(spending, budget, policy, now)
     if slot - request.max_delay > now:
         ends.append(("pace", slot - request.max_delay))
     if quiet_until > slot:
@@ -243,7 +248,7 @@ def _message(
             ends.append(("quiet", slot - request.max_delay))
     if ends:
         return Refusal("not_now", ends[0][0], max(end for _, end in ends), number, "known")
-    grant = Grant(number, "known", slot, budget)
+    grant = Grant(number, "known", slot, budget, urgent=request.urgent)
     if contact is not None and not contact.made and not contact.opened and contact.history:
         # An operator moved them, and this is the first message since.
         grant.moved_from = contact.history[-1][0]
@@ -268,6 +273,8 @@ def _pinned(request: Request, fleet: FleetView, number: str, now: float) -> Gran
         return Refusal("held", "not_in_fleet", None, number, "new")
     fleet.ranking(now)
     rank = fleet.again(number, now)
+    if request.urgent:
+        rank = urgent_rank(state, fleet.policy, now, slow=fleet.slow)
     code = rank.excluded if rank.excluded not in BUDGETS else None
     code = code or ruled_out(request, state.line)
     if code is not None:
@@ -276,7 +283,8 @@ def _pinned(request: Request, fleet: FleetView, number: str, now: float) -> Gran
     opens_at = opening(rank, request.max_delay, now)
     if opens_at > now:
         return Refusal("not_now", rank.excluded or "pace", opens_at, number, "new")
-    return Grant(number, "new", rank.slot, rank.budget, ((number, rank, 1.0),))
+    ranks = ((number, rank, 1.0),)
+    return Grant(number, "new", rank.slot, rank.budget, ranks, urgent=request.urgent)
 
 
 def _new(
@@ -298,8 +306,17 @@ def _new(
             (number, fleet.rank(number), affinity_of(who, fleet, number) if who.area else 1.0)
             for number in found
         ]
+        if request.urgent and send_at > now:
+            break
         kind: Kind = "new" if leaving is None else "moved"
         return Grant(found[0], kind, send_at, rank.budget, ranks, leaving)
+    if request.urgent:
+        best = best_of_what_is_kept(request, who, fleet, now, leaving)
+        if best:
+            number, rank, _ = best[0]
+            kind = "new" if leaving is None else "moved"
+            slot, notes = rank.slot, (NOTE,)
+            return Grant(number, kind, slot, rank.budget, best, leaving, notes, urgent=True)
     return _nobody(request, who, fleet, now, leaving)
 
 

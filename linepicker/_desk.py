@@ -21,16 +21,16 @@ from linepicker._decode import decode
 from linepicker._flow import preview, reserve
 from linepicker._hold import hold
 from linepicker._outage import surviving
-from linepicker._plan import capacity, read_people
+from linepicker._plan import capacity, everybody, read_people
 from linepicker._polls import ready
-from linepicker._quiet import is_on, rest_of
+from linepicker._quiet import quiet_of, rest_of
 from linepicker._receipts import report_chat, report_receipt
 from linepicker._record import EPOCH
 from linepicker._replies import report_person, report_reply
 from linepicker._shortfall import plan
 from linepicker._update import absorb
 from linepicker._views import assignment, view
-from linepicker.errors import InvalidRecipient, SourceError
+from linepicker.errors import SourceError
 from linepicker.fleet import Fleet
 from linepicker.model import (
     Assignment,
@@ -51,7 +51,7 @@ from linepicker.model import (
     Report,
     Verdict,
 )
-from linepicker.policy import Policy, Quiet
+from linepicker.policy import Policy
 from linepicker.recipients import area_code, parse
 from linepicker.stores import Answer
 
@@ -184,6 +184,12 @@ class Desk:
             chat_health,
         )
 
+    def urgent(self, request: Request, priority: str) -> Request:
+        """The same for an urgent message, if that is its priority. Raises ValueError for another word."""
+        if priority != "urgent":
+            raise ValueError(f'priority must be "normal" or "urgent", got {priority!r}')
+        return attrs.evolve(request, urgent=self.policy.priority.urgent_share > 0)
+
     # Flows
 
     def reserve(
@@ -269,8 +275,7 @@ class Desk:
         check_moment("horizon", horizon)
         now = yield from self._read_all(now)
         rest = rest_of(self._quiet, [""]) if self._quiet is not None else ()
-        found: Capacity = yield from capacity(self.fleet, self._plain, rest, now, horizon)
-        return found
+        return (yield from capacity(self.fleet, self._plain, rest, now, horizon))
 
     def plan(
         self,
@@ -281,7 +286,7 @@ class Desk:
     ) -> Flow[Plan]:
         """Who, from where, when. *held*: what can be is reserved, and put there."""
         check_moment("deadline", deadline)
-        people = list({who.recipient.key: who for who in self._each(recipients)}.values())
+        people = everybody(self.who, recipients)
         now = yield from self._read_all(now)
         yield from read_people(self.fleet, people)
         if held is not None:
@@ -289,16 +294,7 @@ class Desk:
             now = yield Now()
             self.fleet.at(now)
         made = sorted((held or {}).values(), key=lambda each: each.send_at)
-        found: Plan = yield from plan(self.fleet, people, self._plain, now, deadline, made)
-        return found
-
-    def _each(self, recipients: Iterable[str | Iterable[str]]) -> Iterator[Who]:
-        """Everybody in a list. Raises InvalidRecipient, which says whose turn it was."""
-        for place, to in enumerate(recipients, start=1):
-            try:
-                yield self.who(to)
-            except InvalidRecipient as error:
-                raise InvalidRecipient(f"recipient {place}: {error}") from None
+        return (yield from plan(self.fleet, people, self._plain, now, deadline, made))
 
     def assignment(self, who: Who, now: float) -> Flow[Assignment | None]:
         """A recipient's line."""
@@ -369,14 +365,6 @@ def check_policy(policy: object) -> None:
     """Raises TypeError for what is no policy."""
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a Policy, got {type(policy).__name__}")
-
-
-def quiet_of(policy: Policy) -> Quiet | None:
-    """The policy's quiet hours, None where nobody has any. Raises PolicyError where what they need is not installed."""
-    if not is_on(policy.quiet):
-        return None
-    rest_of(policy.quiet, ["+12125550100"])
-    return policy.quiet
 
 
 def check_moment(name: str, value: object) -> None:

@@ -6,7 +6,7 @@ else happens meanwhile. So each is placed only where `decide` gives them a line 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from typing import Final
 
@@ -24,6 +24,7 @@ from linepicker._record import EPOCH, Spending, Standing
 from linepicker._small import Block
 from linepicker._update import absorb
 from linepicker._windows import DAY
+from linepicker.errors import InvalidRecipient
 from linepicker.fleet import Fleet, Held
 from linepicker.model import Capacity, Line
 from linepicker.stores import Answer
@@ -103,6 +104,20 @@ def capacity(
             break
         at = later if later > at else at + LEAST
     return Capacity(len(moments), by_line, tuple(moments))
+
+
+def everybody(
+    known: Callable[[str | Iterable[str]], Who], recipients: Iterable[str | Iterable[str]]
+) -> list[Who]:
+    """Everybody in a list, once. Raises InvalidRecipient, which says whose turn it was."""
+    found: dict[str, Who] = {}
+    for place, to in enumerate(recipients, start=1):
+        try:
+            who = known(to)
+        except InvalidRecipient as error:
+            raise InvalidRecipient(f"recipient {place}: {error}") from None
+        found[who.recipient.key] = who
+    return list(found.values())
 
 
 def read_people(fleet: Fleet, people: Sequence[Who]) -> Flow[None]:

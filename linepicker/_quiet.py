@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from linepicker._bounds import OFF, is_zone
-from linepicker.policy import Quiet
+from linepicker.policy import Policy, Quiet
 from linepicker.recipients import time_zones
 
 DAY: Final = 86400
@@ -81,6 +81,14 @@ def is_on(quiet: Quiet) -> bool:
     return quiet.hours is not None or any(
         each.hours not in (None, OFF) for each in quiet.prefix.values()
     )
+
+
+def quiet_of(policy: Policy) -> Quiet | None:
+    """The policy's quiet hours, None where nobody has any. Raises PolicyError where what they need is not installed."""
+    if not is_on(policy.quiet):
+        return None
+    rest_of(policy.quiet, ["+12125550100"])
+    return policy.quiet
 
 
 def rest_of(quiet: Quiet, handles: Iterable[str]) -> Rest:

@@ -27,6 +27,7 @@ from linepicker._bounds import (
     SECONDS_OR_OFF,
     SECONDS_OR_ZERO,
     SHARE,
+    SHARE_KEPT,
     SHARE_OR_ZERO,
     SPREAD,
     SWITCH,
@@ -286,6 +287,18 @@ class Learn:
     enabled: bool = attrs.field(default=True, validator=SWITCH)
     reply_rate: float = attrs.field(default=0.15, validator=SHARE_OR_ZERO)
     reply_sample: int = attrs.field(default=20, validator=COUNT)
+
+
+@attrs.frozen(kw_only=True)
+class Priority:
+    """What is kept for messages sent with priority="urgent".
+
+    Attributes:
+        urgent_share: share of a line's budgets and pace that only they may use, at most half; 0: nothing is kept.
+            Source: ours: off.
+    """
+
+    urgent_share: float = attrs.field(default=0.0, validator=SHARE_KEPT)
 
 
 @attrs.frozen(kw_only=True)

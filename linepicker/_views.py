@@ -104,6 +104,8 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
     if budget.at_risk and rank.excluded not in ("critical", "recovering"):
         why = "The health data is stale: it counts as AT_RISK" if fleet.slow else "AT_RISK"
         found.append(f"{why}: fewer new conversations, slower pace.")
+    if budget.kept:
+        found.append(f"{budget.kept} more new conversations a day are kept for urgent messages.")
     if state.line.unrecognised is not None:
         found.append(
             f'The provider calls it "{state.line.unrecognised}": it counts as AT_RISK at best.'
@@ -111,10 +113,11 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
     if (
         not standing.warm
         and budget.day is not None
-        and budget.day < (state.limits.new_per_day or NEVER)
+        and budget.day + budget.kept < (state.limits.new_per_day or NEVER)
     ):
         found.append(f"Warming up: sending day {budget.day_number}.")
-    if state.conclusion.ramp_for and budget.day != state.limits.new_per_day:
+    whole = None if budget.day is None else budget.day + budget.kept
+    if state.conclusion.ramp_for and whole != state.limits.new_per_day:
         found.append("Back from CRITICAL: its budget returns step by step.")
     if standing.probation and not rank.excluded:
         found.append("On probation: one unsettled reservation at a time until one is SENT.")

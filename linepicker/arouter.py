@@ -103,6 +103,7 @@ class AsyncRouter:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> AsyncReservation:
         """As `Router.reserve`."""
         self._alive()
@@ -110,11 +111,11 @@ class AsyncRouter:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         begun = Begun()
         async with self._undoing(begun):
-            flow = self._desk.reserve(
-                who, request, self._clock.now(), new_id(self._dice), key=key, begun=begun
-            )
+            now, made_id = self._clock.now(), new_id(self._dice)
+            flow = self._desk.reserve(who, request, now, made_id, key=key, begun=begun)
             return AsyncReservation(self, await self._drive(flow))
 
     async def preview(
@@ -131,6 +132,7 @@ class AsyncRouter:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> Decision:
         """As `Router.preview`."""
         check_key(key)
@@ -139,6 +141,7 @@ class AsyncRouter:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         return await self._drive(self._desk.preview(who, request, self._clock.now()))
 
     async def send(
@@ -157,6 +160,7 @@ class AsyncRouter:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> R:
         """As `Router.send`."""
         check_key(key)
@@ -165,6 +169,7 @@ class AsyncRouter:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         check_max_wait(max_wait)
         begun = Begun()
 
@@ -172,15 +177,9 @@ class AsyncRouter:
             begun.calling = True
             return await self._call(call, ask.made)
 
+        fleet, reserving, now = self._desk.fleet, self._desk.reserve, self._clock.now()
         flow = send(
-            self._desk.fleet,
-            request,
-            who,
-            self._clock.now(),
-            reserving=self._desk.reserve,
-            key=key,
-            max_wait=max_wait,
-            begun=begun,
+            fleet, request, who, now, reserving=reserving, key=key, max_wait=max_wait, begun=begun
         )
         async with self._undoing(begun):
             try:
@@ -200,8 +199,7 @@ class AsyncRouter:
     async def refresh(self) -> None:
         """As `Router.refresh`."""
         self._alive()
-        now = self._clock.now()
-        await self._drive(refresh_now(self._desk.fleet, now))
+        await self._drive(refresh_now(self._desk.fleet, self._clock.now()))
 
     @contextlib.asynccontextmanager
     async def keep_fresh(self) -> AsyncIterator[None]:
@@ -292,8 +290,7 @@ class AsyncRouter:
         self._alive()
         everybody, held = list(recipients), dict[str, Made]() if hold else None
         try:
-            flow = self._desk.plan(everybody, self._clock.now(), deadline, held)
-            plan = await self._drive(flow)
+            plan = await self._drive(self._desk.plan(everybody, self._clock.now(), deadline, held))
         except asyncio.CancelledError:
             for made in (held or {}).values():
                 await self._undo(made)

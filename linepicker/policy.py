@@ -30,6 +30,7 @@ from linepicker._sections import (
     Learn,
     Limits,
     Pace,
+    Priority,
     Quiet,
     QuietPrefix,
     Recovery,
@@ -50,6 +51,7 @@ __all__ = [
     "Overrides",
     "Pace",
     "Policy",
+    "Priority",
     "Quiet",
     "QuietPrefix",
     "Recovery",
@@ -178,6 +180,10 @@ def _quiet(value: Quiet | Mapping[str, Any]) -> Quiet:
     return _table(Quiet, "quiet", value)
 
 
+def _priority(value: Priority | Mapping[str, Any]) -> Priority:
+    return _table(Priority, "priority", value)
+
+
 def _lines(value: Mapping[str, Overrides | Mapping[str, Any]]) -> Mapping[str, Overrides]:
     return _by_name("line", value)
 
@@ -224,6 +230,8 @@ class Policy:
             Source: see `Affinity`.
         quiet: when people are left alone.
             Source: see `Quiet`.
+        priority: what is kept for urgent messages.
+            Source: see `Priority`.
         line: limits of their own, by line (E.164).
             Source: yours.
         tag: limits of their own, by tag.
@@ -250,6 +258,7 @@ class Policy:
     learn: Learn = attrs.field(factory=Learn, converter=_learn)
     affinity: Affinity = attrs.field(factory=Affinity, converter=_affinity)
     quiet: Quiet = attrs.field(factory=Quiet, converter=_quiet)
+    priority: Priority = attrs.field(factory=Priority, converter=_priority)
     line: Mapping[str, Overrides] = attrs.field(
         default=MappingProxyType({}), converter=_lines, hash=False
     )

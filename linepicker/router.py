@@ -119,6 +119,7 @@ class Router:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> Reservation:
         """A line for this recipient and the moment from which the message may leave, charged at once.
 
@@ -127,7 +128,8 @@ class Router:
         exclude: rule lines out where one is to be picked. line: this line or none. max_delay: how many seconds the message may
         wait for its slot; None: the policy's; 0: now or never. inbound: they wrote first (say where with line= if they have
         no line yet): charged only as a message. key: the same key within 24 hours is the same reservation, charged once.
-        override_optout: send despite an opt-out or block; the decision's notes and the log say so.
+        override_optout: send despite an opt-out or block; the decision's notes and the log say so. priority: "urgent" may use
+        what the policy keeps for that ([priority]), if it keeps anything; else "normal".
 
         Raises InvalidRecipient, ValueError for other arguments; NoLine, Held, NotNow, Blocked, StaleHealth, which change
         nothing; StoreError.
@@ -139,6 +141,7 @@ class Router:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         flow = self._desk.reserve(who, request, self._clock.now(), new_id(self._dice), key=key)
         return Reservation(self, self._drive(flow))
 
@@ -156,6 +159,7 @@ class Router:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> Decision:
         """What `reserve` would decide with the same arguments. Writes nothing, charges nothing, never raises a refusal."""
         check_key(key)
@@ -165,6 +169,7 @@ class Router:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         return self._drive(self._desk.preview(who, request, self._clock.now()))
 
     def send(
@@ -183,6 +188,7 @@ class Router:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> R:
         """Reserve, wait for the slot, check, `call(reservation)`, settle; the call's result.
 
@@ -199,6 +205,7 @@ class Router:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         flow = send(
             self._desk.fleet,
             request,

@@ -29,6 +29,7 @@ CORE = {
     "_core",
     "_failing",
     "_line",
+    "_priority",
     "_quiet",
     "_ranking",
 }

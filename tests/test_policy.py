@@ -79,6 +79,8 @@ reply_rate = 0.15
 reply_sample = 20
 [affinity]
 area_code = 1.0
+[priority]
+urgent_share = 0.0
 [quiet]
 hours = "off"
 zone = "UTC"
@@ -158,6 +160,7 @@ policies = table(
     ),
     learn=table(enabled=st.booleans(), reply_rate=st.floats(0, 1), reply_sample=counts),
     affinity=table(area_code=shares),
+    priority=table(urgent_share=st.just(0) | st.floats(0.001, 0.5)),
     quiet=table(
         hours=windows | st.just("off") | st.none(),
         zone=zones,
@@ -290,6 +293,7 @@ WRONG = [
     *(("learn", "reply_rate", value) for value in [-0.1, 1.1, True, "0", math.nan, None]),
     *(("learn", "reply_sample", value) for value in [*NOT_COUNTS, None]),
     *(("affinity", "area_code", value) for value in NOT_SHARES),
+    *(("priority", "urgent_share", value) for value in (-0.1, 0.0001, 0.51, 1, True, "0", None)),
     *(
         ("quiet", "hours", value)
         for value in ("21-8", "21:00", "24:00-08:00", "08:00-08:00", "9:00-10:00", "21:00-08:60", 1)
