@@ -1,4 +1,4 @@
-"""`python -m benchmarks pick` (or `webhooks`) measures and reports; it asserts nothing. `--self-check` tests the benchmarks."""
+"""`python -m benchmarks pick` (or `plan`, `webhooks`) measures and reports; it asserts nothing. `--self-check` tests them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks import pick, webhooks
+from benchmarks import pick, plan, webhooks
 from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings
 
 
@@ -22,7 +22,7 @@ class Outcome:
     """What one run found. A goal that could not be measured has no ratio."""
 
     surroundings: Mapping[str, Any]
-    scale: pick.Scale | webhooks.Scale
+    scale: pick.Scale | plan.Scale | webhooks.Scale
     words: Sequence[str]
     figures: Mapping[str, Figures]
     ratios: Mapping[str, Ratio | None]
@@ -33,7 +33,7 @@ class Outcome:
     def of(
         cls,
         where: Mapping[str, Any],
-        scale: pick.Scale | webhooks.Scale,
+        scale: pick.Scale | plan.Scale | webhooks.Scale,
         figures: Mapping[str, Figures],
         goals: Sequence[Goal],
         missing: Sequence[str],
@@ -116,6 +116,15 @@ def run_pick(scale: pick.Scale, say: Callable[[str], None]) -> Outcome:
     return Outcome.of(where, scale, figures, pick.goals(scale), missing)
 
 
+def run_plan(scale: plan.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what a plan costs."""
+    where = surroundings(plan.PACKAGES)
+    with ExitStack() as house:
+        subjects = plan.subjects(scale, house)
+        figures = measure(subjects, repeats=scale.repeats, seconds=0.0, say=say, once=True)
+    return Outcome.of(where, scale, figures, plan.goals(scale), [])
+
+
 def run_webhooks(scale: webhooks.Scale, say: Callable[[str], None]) -> Outcome:
     """Measure what a webhook costs."""
     where, missing = surroundings(webhooks.PACKAGES), webhooks.missing()
@@ -131,6 +140,7 @@ def self_check() -> None:
     start = time.perf_counter()
     outcomes = [
         run_pick(pick.TINY, say=lambda _: None),
+        run_plan(plan.TINY, say=lambda _: None),
         run_webhooks(webhooks.TINY, say=lambda _: None),
     ]
     subjects = goals = 0
@@ -158,7 +168,11 @@ def main() -> None:
         "--self-check", action="store_true", help="run everything very small, within seconds"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module, what in ((pick, "what a choice costs"), (webhooks, "what a webhook costs")):
+    for module, what in (
+        (pick, "what a choice costs"),
+        (plan, "what a plan costs"),
+        (webhooks, "what a webhook costs"),
+    ):
         name = module.__name__.rpartition(".")[2]
         one = commands.add_parser(
             name, help=what, description=module.__doc__, formatter_class=_AsWritten
@@ -185,6 +199,10 @@ def _run(
     if arguments.command == "webhooks":
         often = webhooks.QUICK if arguments.quick else webhooks.Scale()
         return run_webhooks(attrs.evolve(often, **changes), say)
+    if arguments.command == "plan":
+        return run_plan(
+            attrs.evolve(plan.QUICK if arguments.quick else plan.Scale(), **changes), say
+        )
     if arguments.lines:
         changes["lines"] = arguments.lines
     return run_pick(attrs.evolve(pick.QUICK if arguments.quick else pick.Scale(), **changes), say)
