@@ -71,8 +71,12 @@ class Refusal:
     notes: tuple[Note, ...] = ()
 
 
-def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant | Refusal:
-    """The gates, in their order."""
+def decide(
+    request: Request, who: Person, fleet: FleetView, now: float, *, awake: bool = False
+) -> Grant | Refusal:
+    """The gates, in their order. *awake*: whatever their quiet hours are."""
+    if who.rest and not awake and not request.inbound:
+        return _by_their_clock(request, who, fleet, now)
     blocked = who.block is not None or request.chat_health == "OPTED_OUT"
     code = barred(request, who) if blocked else None
     if code is not None and not request.override_optout:
@@ -87,10 +91,14 @@ def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant
         kind: Kind = "new" if contact is None else "known"
         number = request.line if contact is None else contact.number
         choice: Grant | Refusal = Refusal("held", "quiet", None, number, kind, (("quiet", held),))
-    elif who.rest and not request.inbound:
-        choice = _by_their_clock(request, who, fleet, opens_at, now)
+    elif contact is not None:
+        choice = _known(request, who, fleet, contact, opens_at, now)
+    elif request.inbound:
+        choice = _wrote_first(request, fleet, now)
+    elif request.line is not None:
+        choice = _pinned(request, fleet, request.line, now)
     else:
-        choice = _choose(request, who, fleet, opens_at, now)
+        choice = _new(request, who, fleet, now)
     if notes:
         choice.notes += notes
         if isinstance(choice, Grant):
@@ -100,39 +108,28 @@ def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant
     return choice
 
 
-def _choose(
-    request: Request, who: Person, fleet: FleetView, opens_at: float, now: float
-) -> Grant | Refusal:
-    contact = who.contact
-    if contact is not None:
-        return _known(request, who, fleet, contact, opens_at, now)
-    if request.inbound:
-        return _wrote_first(request, fleet, now)
-    if request.line is not None:
-        return _pinned(request, fleet, request.line, now)
-    return _new(request, who, fleet, now)
-
-
-def _by_their_clock(
-    request: Request, who: Person, fleet: FleetView, opens_at: float, now: float
-) -> Grant | Refusal:
-    """As `_choose`, but nothing leaves in their quiet hours, neither now nor when its slot comes."""
+def _by_their_clock(request: Request, who: Person, fleet: FleetView, now: float) -> Grant | Refusal:
+    """As `decide`, but nothing leaves in their quiet hours, neither now nor when its slot comes."""
     rest, at = who.rest, now
     ends = quiet_until(rest, now)
-    if ends is None:
-        choice = _choose(request, who, fleet, opens_at, now)
-        if isinstance(choice, Refusal):
+    choice = decide(request, who, fleet, now, awake=True)
+    if isinstance(choice, Refusal):
+        theirs = choice.outcome == "held" and choice.reason == "quiet"
+        if theirs or choice.outcome in ("blocked", "stale"):
+            return choice
+        if ends is None:
             if choice.retry_at is not None:  # asking then must be worth it
                 leaves = choice.retry_at + (request.max_delay if choice.reason == "pace" else 0.0)
                 later = quiet_until(rest, leaves) or choice.retry_at
                 choice.retry_at = None if later == NEVER else later
             return choice
+    elif ends is None:
         at = choice.send_at
         ends = quiet_until(rest, at)
         if ends is None:
             return choice
         # Its slot would come too late: then only what may leave at once.
-        choice = _choose(attrs.evolve(request, max_delay=0.0), who, fleet, opens_at, now)
+        choice = decide(attrs.evolve(request, max_delay=0.0), who, fleet, now, awake=True)
         if isinstance(choice, Grant):
             return choice
     contact = who.contact
@@ -248,7 +245,9 @@ def _message(
             ends.append(("quiet", slot - request.max_delay))
     if ends:
         return Refusal("not_now", ends[0][0], max(end for _, end in ends), number, "known")
-    grant = Grant(number, "known", slot, budget, urgent=request.urgent)
+    grant = Grant(number, "known", slot, budget)
+    if request.urgent:
+        grant.urgent = True
     if contact is not None and not contact.made and not contact.opened and contact.history:
         # An operator moved them, and this is the first message since.
         grant.moved_from = contact.history[-1][0]

@@ -149,8 +149,9 @@ def _draft(
         None,
         grant.shadowed,
         request.chat_health,
-        inbound=request.inbound,
     )
+    if request.inbound:
+        made.inbound = True
     if grant.moved_from is not None and not grant.homeward:
         made.continuation = fleet.policy.stickiness.continuation or None
     writes = [
