@@ -1,4 +1,4 @@
-"""`python -m benchmarks pick` (`stores`, `sizes`, `webhooks`) measures and reports; it asserts nothing.
+"""`python -m benchmarks pick` (`plan`, `stores`, `sizes`, `webhooks`) measures and reports; it asserts nothing.
 
 `--self-check` tests the benchmarks.
 """
@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from benchmarks import pick, sizes, stores, webhooks
+from benchmarks import pick, plan, sizes, stores, webhooks
 from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings
 
-Scale: TypeAlias = pick.Scale | stores.Scale | sizes.Scale | webhooks.Scale
+Scale: TypeAlias = pick.Scale | plan.Scale | stores.Scale | sizes.Scale | webhooks.Scale
 
 
 @attrs.frozen
@@ -148,6 +148,15 @@ def run_sizes(scale: sizes.Scale, say: Callable[[str], None]) -> Outcome:
     return Outcome.of(where, scale, figures, sizes.goals(scale), missing, bytes_each)
 
 
+def run_plan(scale: plan.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what a plan costs."""
+    where = surroundings(plan.PACKAGES)
+    with ExitStack() as house:
+        subjects = plan.subjects(scale, house)
+        figures = measure(subjects, repeats=scale.repeats, seconds=0.0, say=say, once=True)
+    return Outcome.of(where, scale, figures, plan.goals(scale), [])
+
+
 def run_webhooks(scale: webhooks.Scale, say: Callable[[str], None]) -> Outcome:
     """Measure what a webhook costs."""
     where, missing = surroundings(webhooks.PACKAGES), webhooks.missing()
@@ -165,6 +174,7 @@ def self_check() -> None:
         run_pick(pick.TINY, say=lambda _: None),
         run_stores(stores.TINY, say=lambda _: None),
         run_sizes(sizes.TINY, say=lambda _: None),
+        run_plan(plan.TINY, say=lambda _: None),
         run_webhooks(webhooks.TINY, say=lambda _: None),
     ]
     subjects = goals = 0
@@ -196,6 +206,7 @@ def main() -> None:
         (pick, "what a choice costs"),
         (stores, "what a store costs"),
         (sizes, "what many assignments take"),
+        (plan, "what a plan costs"),
         (webhooks, "what a webhook costs"),
     ):
         name = module.__name__.rpartition(".")[2]
@@ -234,6 +245,10 @@ def _run(
     if arguments.command == "sizes":
         many = sizes.QUICK if arguments.quick else sizes.Scale()
         return run_sizes(attrs.evolve(many, **changes), say)
+    if arguments.command == "plan":
+        return run_plan(
+            attrs.evolve(plan.QUICK if arguments.quick else plan.Scale(), **changes), say
+        )
     if arguments.lines:
         changes["lines"] = arguments.lines
     return run_pick(attrs.evolve(pick.QUICK if arguments.quick else pick.Scale(), **changes), say)

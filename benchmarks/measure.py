@@ -89,10 +89,18 @@ class Ratio:
 
 
 def measure(
-    subjects: Sequence[Subject], *, repeats: int, seconds: float, say: Callable[[str], None]
+    subjects: Sequence[Subject],
+    *,
+    repeats: int,
+    seconds: float,
+    say: Callable[[str], None],
+    once: bool = False,
 ) -> dict[str, Figures]:
-    """Time all subjects, *repeats* rounds, each timing about so many *seconds* long. Every second round runs backwards."""
-    calls = {each.name: _calls_in(each, seconds) for each in subjects}
+    """Time all subjects, *repeats* rounds, each timing about so many *seconds* long. Every second round runs backwards.
+
+    *once*: a call is long, so each timing is one.
+    """
+    calls = {each.name: 1 if once else _calls_in(each, seconds) for each in subjects}
     found: dict[str, list[float]] = {each.name: [] for each in subjects}
     for turn in range(repeats):
         say(f"round {turn + 1} of {repeats}")

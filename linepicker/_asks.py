@@ -16,6 +16,7 @@ from linepicker._contact import Contact
 from linepicker._conversation import Note, said
 from linepicker._decode import decode
 from linepicker._line import Rank
+from linepicker._quiet import Rest
 from linepicker._small import Block
 from linepicker.model import Candidate, Decision, Kind, Line, Outcome, To, Verdict
 from linepicker.recipients import Recipient
@@ -136,6 +137,7 @@ class Who:
     block_key: str | None
     salt: int
     area: str | None
+    rest: Rest = ()
     contact_version: int = 0
     contact: Contact | None = None
     block_version: int = 0
@@ -206,6 +208,7 @@ class Made:
     shadowed: bool = False
     chat_health: str | None = None
     in_outage: bool = False
+    inbound: bool = False
 
     @property
     def to(self) -> To:

@@ -6,6 +6,7 @@ import re
 import reprlib
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
+from zoneinfo import ZoneInfo
 
 import attrs
 
@@ -14,6 +15,9 @@ from linepicker.errors import PolicyError
 OFF: Final = "off"
 MOST: Final = 10**12
 """Of anything: so much that it is no limit, and sums and products stay exact."""
+
+_TIME: Final = "((?:[01][0-9]|2[0-3]):[0-5][0-9])"
+_WINDOW: Final = re.compile(f"{_TIME}-{_TIME}")
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -28,6 +32,11 @@ def show(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of {value.bit_length()} bits"
     return reprlib.repr(value)
+
+
+def text_or_off(value: str | None) -> str | None:
+    """None for "off"."""
+    return None if value == OFF else value
 
 
 def int_or_off(value: int | Literal["off"] | None) -> int | None:
@@ -67,6 +76,23 @@ def is_share(value: Any) -> bool:
     return is_number(value) and 0 < value <= 1
 
 
+def is_window(value: object) -> bool:
+    """Whether it is a window of the day: two different times from 00:00 to 23:59."""
+    match = _WINDOW.fullmatch(value) if isinstance(value, str) else None
+    return match is not None and match[1] != match[2]
+
+
+def is_zone(value: object) -> bool:
+    """Whether it is a time zone that this machine knows."""
+    if not isinstance(value, str):
+        return False
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, LookupError):  # a name that is none, or that leads to no file
+        return False
+    return True
+
+
 def one_of(*words: str) -> Validator:
     """A validator for one of so many words."""
     return must(" or ".join(f'"{word}"' for word in words), lambda value: value in words)
@@ -80,6 +106,10 @@ LIMIT: Final = must(
 )
 SHARE: Final = must("above 0 and at most 1", is_share)
 SHARE_OR_ZERO: Final = must("from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
+SHARE_KEPT: Final = must(
+    "0, or from 0.001 to 0.5",
+    lambda value: is_number(value) and (value == 0 or 0.001 <= value <= 0.5),
+)
 SPREAD: Final = must(
     'above 0 and at most 1, or "off"', lambda value: value is None or is_share(value)
 )
@@ -105,6 +135,17 @@ SECONDS_OR_OFF: Final = must(
     lambda value: value is None or (is_number(value) and 0 < value <= MOST),
 )
 MODE: Final = one_of("off", "shadow", "enforce")
+HOURS: Final = must(
+    'a window of the day as in "21:00-08:00", its ends not the same, or "off"',
+    lambda value: value is None or is_window(value),
+)
+HOURS_ELSEWHERE: Final = must(
+    'a window of the day as in "21:00-08:00", its ends not the same, or "off", or left out',
+    lambda value: value is None or value == OFF or is_window(value),
+)
+ZONE: Final = must(
+    "a time zone as in America/New_York (where the machine has none: pip install tzdata)", is_zone
+)
 TEXT: Final = must(
     "a text of at most 2,000 characters",
     lambda value: isinstance(value, str) and len(value) <= 2000,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Protocol
+from zlib import crc32
 
 import attrs
 
 from linepicker import _windows as windows
 from linepicker._contact import Contact
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
+from linepicker._priority import urgent_rank
+from linepicker._quiet import Rest
 from linepicker._ranking import Ranking
 from linepicker._small import Block
 from linepicker._windows import DAY
@@ -19,7 +23,7 @@ from linepicker.policy import Policy
 
 @attrs.define
 class Request:
-    """What the caller asks for."""
+    """What the caller asks for. `urgent`: it may use what is kept for that, and something is."""
 
     line_type: str | None = None
     tags: frozenset[str] = frozenset()
@@ -29,13 +33,16 @@ class Request:
     inbound: bool = False
     override_optout: bool = False
     chat_health: str | None = None
+    urgent: bool = False
 
 
 class Person(Protocol):
-    """What a decision sees of the recipient. `salt` settles ties; `area` is the area code if affinity matters."""
+    """What a decision sees of the recipient. `salt` settles ties; `area` is the area code if affinity matters; `rest`: their
+    quiet hours."""
 
     salt: int
     area: str | None
+    rest: Rest
     contact: Contact | None
     block: Block | None
 
@@ -46,11 +53,12 @@ class Person(Protocol):
 
 
 class FleetView(Protocol):
-    """What a decision sees of the fleet."""
+    """What a decision sees of the fleet. `terse`: nobody asks which line opens first, only when anything changes."""
 
     policy: Policy
     slow: bool
     stale: bool
+    terse: bool
 
     @property
     def span(self) -> float:
@@ -151,7 +159,8 @@ def look_at_all(
     """Every line of the fleet as this request finds it, the best first."""
     found = []
     for number, state in fleet.states():
-        rank = assess(state, fleet.policy, now, slow=fleet.slow)
+        look = urgent_rank if request.urgent else assess
+        rank = look(state, fleet.policy, now, slow=fleet.slow)
         if fleet.stale:
             rank.excluded, rank.opens_at = "stale", NEVER
         code, opens = ruled_out(request, state.line), NEVER
@@ -174,3 +183,21 @@ def look_at_all(
         )
     )
     return [each for _, _, each in found]
+
+
+def best_of_what_is_kept(
+    request: Request, who: Person, fleet: FleetView, now: float, leaving: str | None
+) -> list[tuple[str, Rank, float]]:
+    """The two best lines for an urgent message that none takes at once as they take others, with what likeness is worth."""
+    found = []
+    for number, state in fleet.states():
+        rank = urgent_rank(state, fleet.policy, now, slow=fleet.slow)
+        if rank.excluded or rank.slot - request.max_delay > now or ruled_out(request, state.line):
+            continue
+        if leaving is not None and (number == leaving or moves_full(state, now) is not None):
+            continue
+        affinity = affinity_of(who, fleet, number)
+        tie = crc32(number.encode(), who.salt)
+        key = (-rank.tier, rank.key[0], rank.key[1] * affinity, tie)
+        found.append((key, (number, rank, affinity)))
+    return [each for _, each in sorted(found, key=itemgetter(0), reverse=True)[:2]]

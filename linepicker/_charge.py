@@ -8,6 +8,7 @@ from linepicker import _windows as windows
 from linepicker._contact import Contact
 from linepicker._core import Grant
 from linepicker._line import LineState
+from linepicker._priority import into_own_lane
 from linepicker._record import Spending
 from linepicker._windows import DAY
 from linepicker.model import Kind
@@ -69,6 +70,9 @@ def charge(
         windows.count_week(spending, send_at, messages=1, opened=opened, shadow=grant.shadowed)
         if state.standing.probation or state.conclusion.failing_until:
             spending.probe, spending.probe_at = ident, send_at
+    if grant.urgent:
+        new, slow = grant.kind != "known", budget.at_risk and not state.conclusion.at_risk
+        into_own_lane(spending, state, policy, now, send_at, new=new, slow=slow)
     if send_at > now:
         spending.reach = max(max_delay, was.reach)
     elif was.reach and max(spending.new_mark, spending.message_mark) <= now:

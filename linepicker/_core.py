@@ -17,6 +17,7 @@ from linepicker._candidates import (
     Person,
     Request,
     affinity_of,
+    best_of_what_is_kept,
     look_at_all,
     moves_full,
     opening,
@@ -36,6 +37,8 @@ from linepicker._line import (
     healthy_since,
     message_slot,
 )
+from linepicker._priority import NOTE, urgent_message, urgent_rank
+from linepicker._quiet import in_words, quiet_until
 from linepicker._ranking import Trie
 from linepicker.model import Candidate, Kind
 
@@ -53,6 +56,7 @@ class Grant:
     notes: tuple[Note, ...] = ()
     homeward: bool = False
     shadowed: bool = False
+    urgent: bool = False
 
 
 @attrs.define
@@ -67,8 +71,12 @@ class Refusal:
     notes: tuple[Note, ...] = ()
 
 
-def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant | Refusal:
-    """The gates, in their order."""
+def decide(
+    request: Request, who: Person, fleet: FleetView, now: float, *, awake: bool = False
+) -> Grant | Refusal:
+    """The gates, in their order. *awake*: whatever their quiet hours are."""
+    if who.rest and not awake and not request.inbound:
+        return _by_their_clock(request, who, fleet, now)
     blocked = who.block is not None or request.chat_health == "OPTED_OUT"
     code = barred(request, who) if blocked else None
     if code is not None and not request.override_optout:
@@ -98,6 +106,42 @@ def decide(request: Request, who: Person, fleet: FleetView, now: float) -> Grant
     if code is not None:
         choice.notes += (("despite", code),)
     return choice
+
+
+def _by_their_clock(request: Request, who: Person, fleet: FleetView, now: float) -> Grant | Refusal:
+    """As `decide`, but nothing leaves in their quiet hours, neither now nor when its slot comes."""
+    rest, at = who.rest, now
+    ends = quiet_until(rest, now)
+    choice = decide(request, who, fleet, now, awake=True)
+    if isinstance(choice, Refusal):
+        theirs = choice.outcome == "held" and choice.reason == "quiet"
+        if theirs or choice.outcome in ("blocked", "stale"):
+            return choice
+        if ends is None:
+            if choice.retry_at is not None:  # asking then must be worth it
+                leaves = choice.retry_at + (request.max_delay if choice.reason == "pace" else 0.0)
+                later = quiet_until(rest, leaves) or choice.retry_at
+                choice.retry_at = None if later == NEVER else later
+            return choice
+    elif ends is None:
+        at = choice.send_at
+        ends = quiet_until(rest, at)
+        if ends is None:
+            return choice
+        # Its slot would come too late: then only what may leave at once.
+        choice = decide(attrs.evolve(request, max_delay=0.0), who, fleet, now, awake=True)
+        if isinstance(choice, Grant):
+            return choice
+    contact = who.contact
+    number = request.line if contact is None else contact.number
+    return Refusal(
+        "no_line" if number is None else "not_now",
+        "quiet",
+        None if ends == NEVER else ends,
+        number,
+        "new" if contact is None else "known",
+        (("quiet_hours", in_words(rest, at)),),
+    )
 
 
 def barred(request: Request, who: Person) -> str | None:
@@ -181,6 +225,10 @@ def _message(
     spending = state.spending
     ends: list[tuple[str, float]] = []
     most = limits.messages_per_day
+    budget = budget_of(state, policy, now, slow=fleet.slow)
+    slot = message_slot(spending, budget, policy, now)
+    if request.urgent:
+        most, slot = urgent_message(state, policy, now, slow=fleet.slow)
     if most is not None and windows.messages_reach(spending, now, most):
         ends.append(("messages", windows.room_for_messages_at(spending, now, most)))
     if contact is not None:
@@ -189,8 +237,6 @@ def _message(
         limit, times = limits.pair_per_minute, contact.times
         if limit is not None and len(times) - windows.first_within(times, now, PAIR) >= limit:
             ends.append(("pair", times[-limit] + PAIR))
-    budget = budget_of(state, policy, now, slow=fleet.slow)
-    slot = message_slot(spending, budget, policy, now)
     if slot - request.max_delay > now:
         ends.append(("pace", slot - request.max_delay))
     if quiet_until > slot:
@@ -200,6 +246,8 @@ def _message(
     if ends:
         return Refusal("not_now", ends[0][0], max(end for _, end in ends), number, "known")
     grant = Grant(number, "known", slot, budget)
+    if request.urgent:
+        grant.urgent = True
     if contact is not None and not contact.made and not contact.opened and contact.history:
         # An operator moved them, and this is the first message since.
         grant.moved_from = contact.history[-1][0]
@@ -224,6 +272,8 @@ def _pinned(request: Request, fleet: FleetView, number: str, now: float) -> Gran
         return Refusal("held", "not_in_fleet", None, number, "new")
     fleet.ranking(now)
     rank = fleet.again(number, now)
+    if request.urgent:
+        rank = urgent_rank(state, fleet.policy, now, slow=fleet.slow)
     code = rank.excluded if rank.excluded not in BUDGETS else None
     code = code or ruled_out(request, state.line)
     if code is not None:
@@ -232,7 +282,8 @@ def _pinned(request: Request, fleet: FleetView, number: str, now: float) -> Gran
     opens_at = opening(rank, request.max_delay, now)
     if opens_at > now:
         return Refusal("not_now", rank.excluded or "pace", opens_at, number, "new")
-    return Grant(number, "new", rank.slot, rank.budget, ((number, rank, 1.0),))
+    ranks = ((number, rank, 1.0),)
+    return Grant(number, "new", rank.slot, rank.budget, ranks, urgent=request.urgent)
 
 
 def _new(
@@ -254,8 +305,17 @@ def _new(
             (number, fleet.rank(number), affinity_of(who, fleet, number) if who.area else 1.0)
             for number in found
         ]
+        if request.urgent and send_at > now:
+            break
         kind: Kind = "new" if leaving is None else "moved"
         return Grant(found[0], kind, send_at, rank.budget, ranks, leaving)
+    if request.urgent:
+        best = best_of_what_is_kept(request, who, fleet, now, leaving)
+        if best:
+            number, rank, _ = best[0]
+            kind = "new" if leaving is None else "moved"
+            slot, notes = rank.slot, (NOTE,)
+            return Grant(number, kind, slot, rank.budget, best, leaving, notes, urgent=True)
     return _nobody(request, who, fleet, now, leaving)
 
 
@@ -304,6 +364,9 @@ def _two_acceptable(
 def _nobody(
     request: Request, who: Person, fleet: FleetView, now: float, leaving: str | None
 ) -> Refusal:
+    if fleet.terse:
+        due = fleet.ranking(now).next_due
+        return Refusal("no_line", "pace", None if due == NEVER else due)
     first: Candidate | None = None
     for each in look_at_all(request, who, fleet, now, leaving):
         if each.opens_at is not None and (

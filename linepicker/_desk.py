@@ -14,19 +14,23 @@ import attrs
 
 from linepicker import _record as records
 from linepicker import _upkeep as upkeep
-from linepicker._asks import Flow, Made, Read, Who
+from linepicker._asks import Flow, Made, Now, Read, Who
 from linepicker._candidates import Request
 from linepicker._decode import decode
 from linepicker._flow import preview, reserve
+from linepicker._hold import hold
 from linepicker._outage import surviving
+from linepicker._plan import capacity, everybody, read_people
 from linepicker._polls import ready
+from linepicker._quiet import quiet_of, rest_of
 from linepicker._receipts import report_chat, report_receipt
 from linepicker._record import EPOCH
 from linepicker._replies import report_person, report_reply
 from linepicker._shadow import ShadowCounts
+from linepicker._shortfall import plan
 from linepicker._source import checked, takes_limits
 from linepicker._update import absorb
-from linepicker._views import assignment, capacity, plan, view
+from linepicker._views import assignment, view
 from linepicker._watch import NO_SHADOW, watching
 from linepicker.errors import SourceError
 from linepicker.fleet import Fleet
@@ -90,6 +94,7 @@ class Desk:
         if policy is not None:
             check_policy(policy)
         self.policy = policy or Policy()
+        self._quiet = quiet_of(self.policy)
         self._plain = Request(max_delay=self.policy.pace.max_delay)
         self.pool, self._epoch = pool, (handle and handle.epoch) or ""
         self.watch = watching(record, shadow, pool, static=self.static is not None)
@@ -113,7 +118,7 @@ class Desk:
     def reload(self, policy: Policy) -> None:
         """Another policy from the next call on."""
         check_policy(policy)
-        self.policy = policy
+        self.policy, self._quiet = policy, quiet_of(policy)
         self._people.clear()
         self._plain = Request(max_delay=policy.pace.max_delay)
         self.fleet.apply(policy)
@@ -142,6 +147,7 @@ class Desk:
             None if direct is None else records.block_key(direct),
             crc32(recipient.key.encode(), self._seed),
             area,
+            rest_of(self._quiet, recipient.handles) if self._quiet is not None else (),
         )
         self._people[name] = who
         if len(self._people) > PEOPLE_KEPT:
@@ -186,6 +192,12 @@ class Desk:
             override_optout,
             chat_health,
         )
+
+    def urgent(self, request: Request, priority: str) -> Request:
+        """The same for an urgent message, if that is its priority. Raises ValueError for another word."""
+        if priority != "urgent":
+            raise ValueError(f'priority must be "normal" or "urgent", got {priority!r}')
+        return attrs.evolve(request, urgent=self.policy.priority.urgent_share > 0)
 
     # Flows
 
@@ -273,21 +285,27 @@ class Desk:
         """How much fits."""
         check_moment("horizon", horizon)
         now = yield from self._read_all(now)
-        return capacity(self.fleet, now, horizon)
+        rest = rest_of(self._quiet, [""]) if self._quiet is not None else ()
+        return (yield from capacity(self.fleet, self._plain, rest, now, horizon))
 
     def plan(
-        self, recipients: Iterable[str | Iterable[str]], now: float, deadline: float
+        self,
+        recipients: Iterable[str | Iterable[str]],
+        now: float,
+        deadline: float,
+        held: dict[str, Made] | None,
     ) -> Flow[Plan]:
-        """Who, from where, when."""
+        """Who, from where, when. *held*: what can be is reserved, and put there."""
         check_moment("deadline", deadline)
-        people = [self.who(to) for to in recipients]
+        people = everybody(self.who, recipients)
         now = yield from self._read_all(now)
-        for batch in batches(people):
-            answer: Answer = yield Read([EPOCH, *(who.contact_key for who in batch)])
-            absorb(self.fleet, answer)
-            for who in batch:
-                who.learn(answer.records)
-        return plan(self.fleet, people, self._plain, now, deadline)
+        yield from read_people(self.fleet, people)
+        if held is not None:
+            yield from hold(self.fleet, people, self._plain, now, deadline, held)
+            now = yield Now()
+            self.fleet.at(now)
+        made = sorted((held or {}).values(), key=lambda each: each.send_at)
+        return (yield from plan(self.fleet, people, self._plain, now, deadline, made))
 
     def assignment(self, who: Who, now: float) -> Flow[Assignment | None]:
         """A recipient's line."""

@@ -30,6 +30,7 @@ from linepicker._core import Grant, Refusal, decide
 from linepicker._decode import decode
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
+from linepicker._quiet import in_words, quiet_until
 from linepicker._record import EPOCH, Spending
 from linepicker._refusals import decision_of, refused, with_cause
 from linepicker._seen import NOTHING
@@ -191,6 +192,8 @@ def _draft(
         grant.shadowed,
         request.chat_health,
     )
+    if request.inbound:
+        made.inbound = True
     if grant.moved_from is not None and not grant.homeward:
         made.continuation = fleet.policy.stickiness.continuation or None
     writes = [
@@ -208,6 +211,7 @@ def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[
     """An earlier reservation with this key. A key gets past no gate: one that is open is checked like any other, and one that
     was sent is not handed out after an opt-out."""
     earlier.override_optout, earlier.chat_health = request.override_optout, request.chat_health
+    earlier.inbound = request.inbound
     who = earlier.who
     if earlier.outcome is None:
         yield from check(fleet, earlier, now)
@@ -312,7 +316,7 @@ def _behind(fleet: Fleet, who: Who, refusal: Refusal, ticket_key: str | None) ->
     if refusal.outcome == "not_now" and refusal.number is not None:
         yield records.standing_key(refusal.number)
         yield records.spending_key(refusal.number)
-    elif refusal.outcome != "blocked":
+    elif refusal.outcome != "blocked" and (refusal.outcome, refusal.reason) != ("no_line", "quiet"):
         yield from fleet.keys()
 
 
@@ -392,8 +396,13 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
         else:
             told = None if contact.health()[1] > made.at else made.chat_health
             held, _, _ = look(contact, told, fleet.policy, now, inbound=True)
+            wakes = None if made.inbound or not who.rest else quiet_until(who.rest, now)
             if held is not None:
                 refusal = Refusal("held", "quiet", None, number, made.kind, (("quiet", held),))
+            elif wakes is not None:
+                retry_at = None if wakes == float("inf") else wakes
+                notes = (("quiet_hours", in_words(who.rest, now)),)
+                refusal = Refusal("held", "quiet", retry_at, number, made.kind, notes)
     if refusal is not None:
         yield from undo(fleet, made, now)
         raise refused(decision_of(fleet, Request(), who, refusal, now))

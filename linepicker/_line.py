@@ -44,7 +44,8 @@ class Budget:
     """What a line may bear now. `day`: new conversations a rolling day, None: no limit. `day_number` is the sending day a
     new conversation would fall in.
 
-    `windows`: (code, new conversations at most, in so many seconds) for each limit that is set.
+    `windows`: (code, new conversations at most, in so many seconds) for each limit that is set. All of it without what is kept
+    for urgent messages; `kept`: how much of the day's that is.
     """
 
     day: int | None
@@ -55,6 +56,7 @@ class Budget:
     message_gap: float
     message_burst: int
     at_risk: bool
+    kept: int = 0
 
 
 @attrs.define
@@ -169,14 +171,17 @@ def budget_of(state: LineState, policy: Policy, now: float, *, slow: bool) -> Bu
     """Limits and pace of a line now. *slow*: stale health."""
     budget = state.budget
     if budget is None or now >= state.budget_until or slow != state.budget_slow:
-        budget = state.budget = _budget(state, policy, now, slow=slow)
+        budget = whole_budget(state, policy, now, slow=slow)
+        if policy.priority.urgent_share:
+            budget = _ordinary(budget, policy.priority.urgent_share)
+        state.budget = budget
         running = budget.day_number == state.spending.day
         state.budget_until = state.spending.day_start + DAY if running else NEVER
         state.budget_slow = slow
     return budget
 
 
-def _budget(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budget:
+def whole_budget(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budget:
     """The policy's limits, warm-up, AT_RISK, and the ramp after CRITICAL."""
     spending, limits, pace = state.spending, state.limits, policy.pace
     running = spending.day > 0 and spending.day_start + DAY > now
@@ -206,6 +211,35 @@ def _budget(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budg
         max(1, int(pace.message_burst * slower + 1e-9)),
         at_risk,
     )
+
+
+def _ordinary(whole: Budget, share: float) -> Budget:
+    """A budget without the *share* that is kept. A pace is split only where both parts get a burst."""
+    day = None if whole.day is None else without(whole.day, share)
+    new, message = without(whole.new_burst, share), without(whole.message_burst, share)
+    return attrs.evolve(
+        whole,
+        day=day,
+        windows=tuple((code, without(limit, share), span) for code, limit, span in whole.windows),
+        new_gap=whole.new_gap / (1.0 - share if new < whole.new_burst else 1.0),
+        new_burst=new,
+        message_gap=whole.message_gap / (1.0 - share if message < whole.message_burst else 1.0),
+        message_burst=message,
+        kept=0 if day is None or whole.day is None else whole.day - day,
+    )
+
+
+def without(limit: int, share: float) -> int:
+    """What is left of a limit where a *share* is kept: at least 1."""
+    return max(1, limit - math.ceil(share * limit - 1e-9))
+
+
+def ordinary_limits(policy: Policy, line: Line) -> Limits:
+    """The limits of a line, without those messages of a day that are kept for urgent ones."""
+    limits, share = policy.limits_for(line), policy.priority.urgent_share
+    if not share or limits.messages_per_day is None:
+        return limits
+    return attrs.evolve(limits, messages_per_day=without(limits.messages_per_day, share))
 
 
 def _scaled(limit: float, scale: float) -> int | None:

@@ -38,6 +38,7 @@ class _Slowly:
     policy: Policy
     stale: bool
     slow: bool = True
+    terse: bool = False
 
     @property
     def span(self) -> float:

@@ -45,6 +45,7 @@ def decision_of(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now:
     candidates = (
         attrs.evolve(each, excluded=refusal.reason, opens_at=refusal.retry_at, score=0.0)
         if each.number == refusal.number
+        or (refusal.outcome == "no_line" and refusal.reason == "quiet" and not each.excluded)
         else each
         for each in look_at_all(request, who, fleet, now, leaving)
     )

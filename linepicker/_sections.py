@@ -5,7 +5,11 @@ All are frozen. Values are plain: int, float, bool, str, and None for "off". Dur
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -14,20 +18,27 @@ from linepicker._bounds import (
     FACTOR,
     FEW,
     HOLD_OR_MOVE,
+    HOURS,
+    HOURS_ELSEWHERE,
     LIMIT,
     MODE,
+    OFF,
     SECONDS,
     SECONDS_OR_OFF,
     SECONDS_OR_ZERO,
     SHARE,
+    SHARE_KEPT,
     SHARE_OR_ZERO,
     SPREAD,
     SWITCH,
     TEXT,
+    ZONE,
     Mode,
     float_or_off,
     int_or_off,
     one_of,
+    show,
+    text_or_off,
 )
 from linepicker.errors import PolicyError
 
@@ -279,6 +290,18 @@ class Learn:
 
 
 @attrs.frozen(kw_only=True)
+class Priority:
+    """What is kept for messages sent with priority="urgent".
+
+    Attributes:
+        urgent_share: share of a line's budgets and pace that only they may use, at most half; 0: nothing is kept.
+            Source: ours: off.
+    """
+
+    urgent_share: float = attrs.field(default=0.0, validator=SHARE_KEPT)
+
+
+@attrs.frozen(kw_only=True)
 class Affinity:
     """What likeness of line and recipient is worth.
 
@@ -289,3 +312,86 @@ class Affinity:
     """
 
     area_code: float = attrs.field(default=1.0, validator=SHARE)
+
+
+_PREFIX: Final = re.compile(r"\+[1-9][0-9]{0,14}")
+
+
+@attrs.frozen(kw_only=True)
+class QuietPrefix:
+    """What is different for the people whose number begins alike. None: as `Quiet` says.
+
+    Attributes:
+        hours: the local time in which they are left alone, as in "21:00-08:00", or "off".
+            Source: yours.
+        zone: where they live, as in America/New_York.
+            Source: yours.
+    """
+
+    hours: str | None = attrs.field(default=None, validator=HOURS_ELSEWHERE)
+    zone: str | None = attrs.field(default=None, validator=attrs.validators.optional(ZONE))
+
+
+def _by_prefix(value: Any) -> Mapping[str, QuietPrefix]:
+    if not isinstance(value, Mapping):
+        raise PolicyError(f"quiet.prefix must be a table, one entry per prefix, got {show(value)}")
+    found = {}
+    for prefix, entry in value.items():
+        place = (
+            f"quiet.prefix.{json.dumps(prefix[:40]) if isinstance(prefix, str) else show(prefix)}"
+        )
+        if not isinstance(prefix, str) or _PREFIX.fullmatch(prefix) is None:
+            raise PolicyError(f"{place} must be named by how numbers begin, as in +1212")
+        if not isinstance(entry, QuietPrefix):
+            if not isinstance(entry, Mapping) or not entry.keys() <= {"hours", "zone"}:
+                raise PolicyError(f"{place} must be a table of hours and zone, got {show(entry)}")
+            try:
+                entry = QuietPrefix(**entry)  # noqa: PLW2901  the same, checked
+            except PolicyError as error:
+                raise PolicyError(f"{place}: {error}") from None
+        found[prefix] = entry
+    return MappingProxyType(found)
+
+
+@attrs.frozen(kw_only=True)
+class Quiet:
+    """When people are left alone, by the clock where they are. A group is, while any of its members is.
+
+    Attributes:
+        hours: local time in which nobody is written to who did not write first, as in "21:00-08:00", or "off" (here None).
+            Source: ours: off; laws and carriers commonly name 21:00 to 08:00.
+        zone: where those are at home of whom nothing else tells.
+            Source: ours.
+        by_number: whether a number's region tells its zone (linepicker[phone]); of several zones, all count.
+            Source: ours.
+        prefix: what differs for numbers that begin alike; the longest prefix wins.
+            Source: yours.
+    """
+
+    hours: str | None = attrs.field(default=None, converter=text_or_off, validator=HOURS)
+    zone: str = attrs.field(default="UTC", validator=ZONE)
+    by_number: bool = attrs.field(default=False, validator=SWITCH)
+    prefix: Mapping[str, QuietPrefix] = attrs.field(
+        default=MappingProxyType({}), converter=_by_prefix, hash=False
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a TOML table, "off" as a word; `prefix` only where it says something."""
+        table: dict[str, Any] = {
+            "hours": OFF if self.hours is None else self.hours,
+            "zone": self.zone,
+            "by_number": self.by_number,
+        }
+        if self.prefix:
+            table["prefix"] = {
+                prefix: {name: value for name, value in attrs.asdict(each).items() if value}
+                for prefix, each in self.prefix.items()
+            }
+        return table
+
+    def __reduce__(self) -> tuple[Callable[..., Quiet], tuple[dict[str, Any]]]:
+        return _quiet_again, (self.to_dict(),)
+
+
+def _quiet_again(table: dict[str, Any]) -> Quiet:
+    return Quiet(**table)

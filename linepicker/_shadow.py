@@ -14,6 +14,7 @@ from linepicker._candidates import Request
 from linepicker._contact import Contact
 from linepicker._core import Grant, Refusal, decide
 from linepicker._follow import Follower, keep_up
+from linepicker._quiet import Rest, quiet_of, rest_of
 from linepicker._small import Block
 from linepicker.fleet import Fleet
 from linepicker.model import Decision
@@ -37,6 +38,7 @@ class Someone:
     block: Block | None
     is_group: bool
     masked: str = ""
+    rest: Rest = ()
 
 
 @attrs.frozen
@@ -87,6 +89,7 @@ class Shadow:
 
     def __init__(self, policy: Policy, pool: str, *, static: bool) -> None:
         self._fleet = Fleet(policy, pool, static=static)
+        self._quiet = quiet_of(policy)
         self._followed: Fleet | None = None
         self._follower = Follower()
         self._buckets: OrderedDict[int, Counter[_Kind]] = OrderedDict()
@@ -114,7 +117,8 @@ class Shadow:
         area = None
         if policy.affinity.area_code < 1.0 and not who.is_group:
             area = area_code(who.recipient.handles[0])
-        person = Someone(who.salt, area, who.contact, who.block, who.is_group)
+        rest = () if self._quiet is None else rest_of(self._quiet, who.recipient.handles)
+        person = Someone(who.salt, area, who.contact, who.block, who.is_group, rest=rest)
         self._count(made_id, now, _compared(told, decide(request, person, mine, now)))
 
     def withdrawn(self, made_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What people and planners see of the fleet: a line in words, and how much fits by when. Pure."""
+"""What people see of the fleet: a line in words. Pure."""
 
 from __future__ import annotations
 
@@ -7,23 +7,13 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-import attrs
-
 from linepicker import _windows as windows
-from linepicker._asks import Who
-from linepicker._candidates import Request
-from linepicker._charge import charge
-from linepicker._contact import Contact
-from linepicker._core import Grant, decide
 from linepicker._failing import seen_in_week
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
 from linepicker._tally import Tally, troubles
 from linepicker._windows import DAY
 from linepicker.fleet import Fleet
-from linepicker.model import Assignment, Capacity, LineView, Plan, To
-
-FORECAST_AT_MOST: Final = 10_000
-"""Slots per line that a forecast looks ahead."""
+from linepicker.model import Assignment, LineView, To
 
 _SENTENCES: Final = {
     "stale": "The health data is too old to trust.",
@@ -50,12 +40,25 @@ _TRIPPED: Final = {
 }
 
 
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
 def moment(at: float) -> str:
     """A moment for people."""
     try:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         return f"{at:.0f}"
+
+
+def day_and_minute(at: float) -> str:
+    """A moment as one plans with it: "Fri 2026-12-04 18:00 UTC"; seconds only where there are any."""
+    try:
+        when = datetime.fromtimestamp(at, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{at:.0f}"
+    seconds = f"{when:%S}" != "00"
+    return f"{_DAYS[when.weekday()]} {when:%Y-%m-%d %H:%M}{when.strftime(':%S') if seconds else ''} UTC"
 
 
 def view(state: LineState, fleet: Fleet, now: float, tally: Tally | None) -> LineView:
@@ -102,6 +105,8 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
     if budget.at_risk and rank.excluded not in ("critical", "recovering"):
         why = "The health data is stale: it counts as AT_RISK" if fleet.slow else "AT_RISK"
         found.append(f"{why}: fewer new conversations, slower pace.")
+    if budget.kept:
+        found.append(f"{budget.kept} more new conversations a day are kept for urgent messages.")
     if state.line.unrecognised is not None:
         found.append(
             f'The provider calls it "{state.line.unrecognised}": it counts as AT_RISK at best.'
@@ -109,10 +114,11 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
     if (
         not standing.warm
         and budget.day is not None
-        and budget.day < (state.limits.new_per_day or NEVER)
+        and budget.day + budget.kept < (state.limits.new_per_day or NEVER)
     ):
         found.append(f"Warming up: sending day {budget.day_number}.")
-    if state.conclusion.ramp_for and budget.day != state.limits.new_per_day:
+    whole = None if budget.day is None else budget.day + budget.kept
+    if state.conclusion.ramp_for and whole != state.limits.new_per_day:
         found.append("Back from CRITICAL: its budget returns step by step.")
     if standing.probation and not rank.excluded:
         found.append("On probation: one unsettled reservation at a time until one is SENT.")
@@ -123,79 +129,6 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
     if state.line.doc_url and (budget.at_risk or rank.excluded in ("critical", "recovering")):
         found.append(f"See {state.line.doc_url}")
     return found
-
-
-def forecast(state: LineState, fleet: Fleet, now: float, until: float) -> list[float]:
-    """When this line could open new conversations, each as soon as may be, up to *until*."""
-    if fleet.stale:
-        return []
-    mine = attrs.evolve(state)
-    moments: list[float] = []
-    at = now
-    while len(moments) < FORECAST_AT_MOST:
-        rank = assess(mine, fleet.policy, at, slow=fleet.slow)
-        if rank.excluded is not None and rank.opens_at == NEVER:
-            break
-        opens = max(rank.opens_at if rank.excluded else at, rank.slot)
-        if opens >= until:
-            break
-        if opens > at:
-            at = opens
-            continue
-        grant = Grant(state.line.number, "new", at, rank.budget)
-        mine.spending = charge(mine, grant, fleet.policy, at, len(moments) + 1, 0.0)
-        mine.spending.probe, mine.budget = 0, None
-        moments.append(at)
-    return moments
-
-
-def capacity(fleet: Fleet, now: float, horizon: float) -> Capacity:
-    """How many new conversations fit from *now* until *now* + *horizon*."""
-    by_line = {
-        number: forecast(state, fleet, now, now + horizon) for number, state in fleet.states()
-    }
-    moments = sorted(at for each in by_line.values() for at in each)
-    return Capacity(
-        len(moments), {number: len(each) for number, each in by_line.items()}, tuple(moments)
-    )
-
-
-def plan(
-    fleet: Fleet, people: Sequence[Who], request: Request, now: float, deadline: float
-) -> Plan:
-    """A line and a moment for each, earliest first. Who has a line stays there, or waits where it may not be used."""
-    openings = sorted(
-        (at, number)
-        for number, state in fleet.states()
-        for at in forecast(state, fleet, now, deadline)
-    )
-    free = iter(openings)
-    slots: list[tuple[To, str, float]] = []
-    unplaced: list[To] = []
-    for who in people:
-        known = who.contact
-        opening = (
-            _known_opening(fleet, who, known, request, now, deadline) if known else next(free, None)
-        )
-        if opening is None:
-            unplaced.append(who.recipient.to)
-        else:
-            slots.append((who.recipient.to, opening[1], opening[0]))
-    shortfall = ""
-    if unplaced:
-        shortfall = f"{len(slots)} of {len(people)} fit before {moment(deadline)}"
-    return Plan(tuple(slots), tuple(unplaced), shortfall)
-
-
-def _known_opening(
-    fleet: Fleet, who: Who, contact: Contact, request: Request, now: float, deadline: float
-) -> tuple[float, str] | None:
-    choice = decide(request, who, fleet, now)
-    if isinstance(choice, Grant):
-        return choice.send_at, choice.number
-    if choice.outcome == "not_now" and choice.retry_at is not None and choice.retry_at < deadline:
-        return choice.retry_at, contact.number
-    return None
 
 
 def assignment(

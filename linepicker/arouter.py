@@ -9,6 +9,8 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self, TypeVar
 
+import attrs
+
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
@@ -101,6 +103,7 @@ class AsyncRouter:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> AsyncReservation:
         """As `Router.reserve`."""
         self._alive()
@@ -108,11 +111,11 @@ class AsyncRouter:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         begun = Begun()
         async with self._undoing(begun):
-            flow = self._desk.reserve(
-                who, request, self._clock.now(), new_id(self._dice), key=key, begun=begun
-            )
+            now, made_id = self._clock.now(), new_id(self._dice)
+            flow = self._desk.reserve(who, request, now, made_id, key=key, begun=begun)
             return AsyncReservation(self, await self._drive(flow))
 
     async def preview(
@@ -129,6 +132,7 @@ class AsyncRouter:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> Decision:
         """As `Router.preview`."""
         check_key(key)
@@ -137,6 +141,7 @@ class AsyncRouter:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         return await self._drive(self._desk.preview(who, request, self._clock.now()))
 
     async def send(
@@ -155,6 +160,7 @@ class AsyncRouter:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> R:
         """As `Router.send`."""
         check_key(key)
@@ -163,6 +169,7 @@ class AsyncRouter:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         check_max_wait(max_wait)
         begun = Begun()
 
@@ -170,15 +177,9 @@ class AsyncRouter:
             begun.calling = True
             return await self._call(call, ask.made)
 
+        fleet, reserving, now = self._desk.fleet, self._desk.reserve, self._clock.now()
         flow = send(
-            self._desk.fleet,
-            request,
-            who,
-            self._clock.now(),
-            reserving=self._desk.reserve,
-            key=key,
-            max_wait=max_wait,
-            begun=begun,
+            fleet, request, who, now, reserving=reserving, key=key, max_wait=max_wait, begun=begun
         )
         async with self._undoing(begun):
             try:
@@ -198,8 +199,7 @@ class AsyncRouter:
     async def refresh(self) -> None:
         """As `Router.refresh`."""
         self._alive()
-        now = self._clock.now()
-        await self._drive(refresh_now(self._desk.fleet, now))
+        await self._drive(refresh_now(self._desk.fleet, self._clock.now()))
 
     @contextlib.asynccontextmanager
     async def keep_fresh(self) -> AsyncIterator[None]:
@@ -286,12 +286,16 @@ class AsyncRouter:
     async def plan(
         self, recipients: Iterable[str | Iterable[str]], *, deadline: float, hold: bool = False
     ) -> Plan:
-        """As `Router.plan`."""
-        if hold:
-            raise NotImplementedError("plan(hold=True) is not there yet")
+        """As `Router.plan`. Cancelled, it gives back what it held."""
         self._alive()
-        flow = self._desk.plan(recipients, self._clock.now(), deadline)
-        return await self._drive(flow)
+        everybody, held = list(recipients), dict[str, Made]() if hold else None
+        try:
+            plan = await self._drive(self._desk.plan(everybody, self._clock.now(), deadline, held))
+        except asyncio.CancelledError:
+            for made in (held or {}).values():
+                await self._undo(made)
+            raise
+        return attrs.evolve(plan, held=tuple(AsyncReservation(self, made) for made in plan.held))
 
     async def reload(self, policy: Policy) -> None:
         """As `Router.reload`."""

@@ -17,7 +17,7 @@ from linepicker import _record as records
 from linepicker._company import Flight, Onlooker
 from linepicker._decode import decode
 from linepicker._kept import Held, Kept
-from linepicker._line import LineState, Rank, assess, conclude, is_clear
+from linepicker._line import LineState, Rank, assess, conclude, is_clear, ordinary_limits
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
@@ -45,6 +45,7 @@ class Fleet:
         self.static = static
         self.slow = False
         self.stale = True
+        self.terse = False
         self.shows_seen = True
         self.company = Company()
         self.guard: AbstractContextManager[object] = nullcontext()
@@ -291,7 +292,7 @@ class Fleet:
                 mine.spending = old.spending  # which may have been put right since it was read
             self._states[number] = LineState(
                 line,
-                self.policy.limits_for(line),
+                ordinary_limits(self.policy, line),
                 area_code(number),
                 mine.standing,
                 records.standing_key(number),
@@ -317,7 +318,7 @@ class Fleet:
         self.policy = policy
         self.calm_until = -float("inf")
         for state in self._states.values():
-            state.limits = policy.limits_for(state.line)
+            state.limits = ordinary_limits(policy, state.line)
             state.conclusion = conclude(state.standing, self.policy)
             state.clear = is_clear(state.standing, state.conclusion)
         self._rank_all()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
@@ -111,11 +112,6 @@ def _number(instance: object, attribute: attrs.Attribute[Any], value: str | None
         raise ValueError(f"{attribute.name} must be E.164, a '+' and 7 to 15 digits, got {value!r}")
 
 
-def _optional_number(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
-    if value is not None:
-        _number(instance, attribute, value)
-
-
 def _whose(to: object, chat_id: str | None) -> None:
     if to is None and chat_id is None:
         raise ValueError("to must be a recipient, or chat_id must say whose conversation it is")
@@ -192,7 +188,9 @@ class Verdict:
     """
 
     outcome: Outcome = attrs.field(converter=Outcome)
-    number: str | None = attrs.field(default=None, validator=_optional_number, kw_only=True)
+    number: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_number), kw_only=True
+    )
     chat_id: str | None = attrs.field(default=None, kw_only=True)
     message_id: str | None = attrs.field(default=None, kw_only=True)
     retry_after: float | None = attrs.field(default=None, validator=_finite, kw_only=True)
@@ -248,7 +246,7 @@ class _OfChat(_Report):
 
 @attrs.frozen
 class _Receipt(_OfChat):
-    number: str | None = attrs.field(default=None, validator=_optional_number)
+    number: str | None = attrs.field(default=None, validator=attrs.validators.optional(_number))
     to: str | Iterable[str] | None = attrs.field(default=None, repr=_masked)
     message_id: str | None = None
 
@@ -311,7 +309,7 @@ class ChatHealthChanged(_Report):
 
     to: str | Iterable[str] | None = attrs.field(kw_only=False, repr=_masked)
     health: ChatHealth = attrs.field(converter=ChatHealth, kw_only=False)
-    number: str | None = attrs.field(default=None, validator=_optional_number)
+    number: str | None = attrs.field(default=None, validator=attrs.validators.optional(_number))
     chat_id: str | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -441,13 +439,35 @@ class Assignment:
 class Plan:
     """Who would be written to from which line and when.
 
-    `slots`: (recipient, line, moment). `unplaced`: recipients for whom there is no room. `shortfall`: a sentence, empty
-    when all fit.
+    `slots`: (recipient, line, moment), in the order in which they are to be carried out. `unplaced`: recipients for whom
+    there is no room; `reasons`: why, a code for each of them. `shortfall`: a sentence, empty when all fit. `held`: with
+    hold=True the reservations of those slots that could be held, the earliest first.
     """
 
     slots: tuple[tuple[To, str, float], ...] = attrs.field(repr=_counted)
     unplaced: tuple[To, ...] = attrs.field(default=(), repr=_counted)
     shortfall: str = ""
+    reasons: tuple[str, ...] = attrs.field(default=(), repr=_counted)
+    held: tuple[Any, ...] = attrs.field(default=(), repr=_counted)
+
+    def to_jsonl(self) -> Iterator[str]:
+        """One JSON object a line, slots first: "to" (a group's handles as a list), "number", "at" in epoch seconds, "time" in
+        ISO 8601; of the unplaced "reason", and null for the rest. Handles are in clear. Lines without their ends."""
+        return (json.dumps(row, ensure_ascii=False) for row in self._rows())
+
+    def to_csv(self) -> Iterator[str]:
+        """The same as CSV, the names first; a group's handles are joined by blanks. Lines without their ends."""
+        yield "to,number,at,time,reason"
+        for to, *rest in map(dict.values, self._rows()):
+            told = [to if isinstance(to, str) else " ".join(to)]  # none has a comma or a quote
+            yield ",".join(told + ["" if each is None else str(each) for each in rest])
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for to, number, at in self.slots:
+            iso = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+            yield {"to": to, "number": number, "at": at, "time": iso, "reason": None}
+        for to, reason in zip(self.unplaced, self.reasons, strict=True):
+            yield {"to": to, "number": None, "at": None, "time": None, "reason": reason}
 
 
 @attrs.frozen

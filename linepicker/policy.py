@@ -30,6 +30,9 @@ from linepicker._sections import (
     Learn,
     Limits,
     Pace,
+    Priority,
+    Quiet,
+    QuietPrefix,
     Recovery,
     Stickiness,
     Warmup,
@@ -48,6 +51,9 @@ __all__ = [
     "Overrides",
     "Pace",
     "Policy",
+    "Priority",
+    "Quiet",
+    "QuietPrefix",
     "Recovery",
     "Stickiness",
     "Warmup",
@@ -170,6 +176,14 @@ def _affinity(value: Affinity | Mapping[str, Any]) -> Affinity:
     return _table(Affinity, "affinity", value)
 
 
+def _quiet(value: Quiet | Mapping[str, Any]) -> Quiet:
+    return _table(Quiet, "quiet", value)
+
+
+def _priority(value: Priority | Mapping[str, Any]) -> Priority:
+    return _table(Priority, "priority", value)
+
+
 def _lines(value: Mapping[str, Overrides | Mapping[str, Any]]) -> Mapping[str, Overrides]:
     return _by_name("line", value)
 
@@ -214,6 +228,10 @@ class Policy:
             Source: see `Learn`.
         affinity: what likeness is worth.
             Source: see `Affinity`.
+        quiet: when people are left alone.
+            Source: see `Quiet`.
+        priority: what is kept for urgent messages.
+            Source: see `Priority`.
         line: limits of their own, by line (E.164).
             Source: yours.
         tag: limits of their own, by tag.
@@ -239,6 +257,8 @@ class Policy:
     failures: Failures = attrs.field(factory=Failures, converter=_failures)
     learn: Learn = attrs.field(factory=Learn, converter=_learn)
     affinity: Affinity = attrs.field(factory=Affinity, converter=_affinity)
+    quiet: Quiet = attrs.field(factory=Quiet, converter=_quiet)
+    priority: Priority = attrs.field(factory=Priority, converter=_priority)
     line: Mapping[str, Overrides] = attrs.field(
         default=MappingProxyType({}), converter=_lines, hash=False
     )
@@ -271,7 +291,9 @@ class Policy:
         tables: dict[str, Any] = {}
         for name in attrs.fields_dict(Policy):
             value = getattr(self, name)
-            if isinstance(value, Mapping):
+            if isinstance(value, Quiet):
+                tables[name] = value.to_dict()
+            elif isinstance(value, Mapping):
                 if value:
                     tables[name] = {
                         k: {"limits": _worded(each.limits)} for k, each in value.items()

@@ -17,7 +17,7 @@ from linepicker.errors import InvalidRecipient, PolicyError
 if TYPE_CHECKING:
     from linepicker.model import To
 
-__all__ = ["MAX_GROUP", "Recipient", "area_code", "mask", "mask_all", "parse"]
+__all__ = ["MAX_GROUP", "Recipient", "area_code", "mask", "mask_all", "parse", "time_zones"]
 
 MAX_GROUP: Final = 31
 """How many handles a group may have. Source: Linq, `to` of a new chat."""
@@ -124,6 +124,30 @@ def area_code(number: str) -> str | None:
     """The three digits after +1 of a North American number, None for any other handle."""
     match = _NORTH_AMERICAN.fullmatch(number)
     return match[1] if match else None
+
+
+def time_zones(number: str) -> tuple[str, ...]:
+    """The time zones of a number's region, several where it does not tell them apart; none where nobody knows, or for an
+    email.
+
+    Raises `PolicyError` where the package that knows them is not installed.
+    """
+    try:
+        import phonenumbers
+        from phonenumbers import timezone
+    except ImportError:
+        raise PolicyError(
+            "quiet.by_number needs a package that is not installed: pip install 'linepicker[phone]' "
+            "(phonenumberslite leaves the time zones out)"
+        ) from None
+    try:
+        parsed = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        return ()
+    found = timezone.time_zones_for_number(parsed)
+    if timezone.UNKNOWN_TIMEZONE in found:  # a number not in use: its first digits still tell
+        found = timezone.time_zones_for_geographical_number(parsed)
+    return tuple(name for name in found if name != timezone.UNKNOWN_TIMEZONE)
 
 
 def _normalise(handle: object, default_region: str | None) -> str:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeVar
 
+import attrs
+
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
@@ -119,6 +121,7 @@ class Router:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> Reservation:
         """A line for this recipient and the moment from which the message may leave, charged at once.
 
@@ -127,7 +130,8 @@ class Router:
         exclude: rule lines out where one is to be picked. line: this line or none. max_delay: how many seconds the message may
         wait for its slot; None: the policy's; 0: now or never. inbound: they wrote first (say where with line= if they have
         no line yet): charged only as a message. key: the same key within 24 hours is the same reservation, charged once.
-        override_optout: send despite an opt-out or block; the decision's notes and the log say so.
+        override_optout: send despite an opt-out or block; the decision's notes and the log say so. priority: "urgent" may use
+        what the policy keeps for that ([priority]), if it keeps anything; else "normal".
 
         Raises InvalidRecipient, ValueError for other arguments; NoLine, Held, NotNow, Blocked, StaleHealth, which change
         nothing; StoreError.
@@ -139,6 +143,7 @@ class Router:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         flow = self._desk.reserve(who, request, self._clock.now(), new_id(self._dice), key=key)
         return Reservation(self, self._drive(flow))
 
@@ -156,6 +161,7 @@ class Router:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> Decision:
         """What `reserve` would decide with the same arguments. Writes nothing, charges nothing, never raises a refusal."""
         check_key(key)
@@ -165,6 +171,7 @@ class Router:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         return self._drive(self._desk.preview(who, request, self._clock.now()))
 
     def send(
@@ -183,6 +190,7 @@ class Router:
         key: str | None = None,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> R:
         """Reserve, wait for the slot, check, `call(reservation)`, settle; the call's result.
 
@@ -199,6 +207,7 @@ class Router:
         request = self._desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
+        request = request if priority == "normal" else self._desk.urgent(request, priority)
         flow = send(
             self._desk.fleet,
             request,
@@ -323,21 +332,30 @@ class Router:
         self._operate(number, "", "")
 
     def capacity(self, *, horizon: float = 86400.0) -> Capacity:
-        """How many new conversations fit within *horizon* seconds, by line, and when."""
+        """How many new conversations fit within *horizon* seconds, by line, and when. People are taken to have the quiet hours
+        of the pool. Looks at most 400 days, and 10,000 conversations a line, ahead."""
         self._alive()
         return self._drive(self._desk.capacity(self._clock.now(), horizon))
 
     def plan(
         self, recipients: Iterable[str | Iterable[str]], *, deadline: float, hold: bool = False
     ) -> Plan:
-        """A line and a moment for each recipient before *deadline* (epoch seconds UTC), by today's budgets and pace.
-        Read-only; hold=True is not there yet and raises NotImplementedError."""
-        if hold:
-            raise NotImplementedError("plan(hold=True) is not there yet")
+        """A line and a moment for each recipient before *deadline* (epoch seconds UTC), within budgets, pace and quiet hours.
+
+        Asked for at its moment, in the order of `slots`, each gets that line and may leave at once, as long as each is SENT
+        and nothing else happens. Who has a line stays on it; who is named twice is planned once. Reads only.
+
+        hold: also reserve, at once and charged, what today's budgets have room for, however long its pace makes it wait
+        before the deadline: `held`. Settle or release each. The other slots need budget that is not there yet, which
+        is never spent ahead: reserve them at their moments.
+
+        Raises InvalidRecipient, which names the place in the list; ValueError for the deadline; SourceError, StoreError, after
+        which nothing is held.
+        """
         self._alive()
-        with self._lock:
-            flow = self._desk.plan(recipients, self._clock.now(), deadline)
-        return self._drive(flow)
+        everybody, held = list(recipients), dict[str, Made]() if hold else None
+        plan = self._drive(self._desk.plan(everybody, self._clock.now(), deadline, held))
+        return attrs.evolve(plan, held=tuple(Reservation(self, made) for made in plan.held))
 
     def reload(self, policy: Policy) -> None:
         """Another policy from the next call on."""

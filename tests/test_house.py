@@ -22,7 +22,17 @@ RECORD = {
     "_tally",
     "_windows",
 }
-CORE = {"_candidates", "_charge", "_conversation", "_core", "_failing", "_line", "_ranking"}
+CORE = {
+    "_candidates",
+    "_charge",
+    "_conversation",
+    "_core",
+    "_failing",
+    "_line",
+    "_priority",
+    "_quiet",
+    "_ranking",
+}
 FLOW = "the flow"
 ROUTER = {"_desk", "_hosttime", "_promise", "_watch", "arouter", "recording", "router"}
 DOORS = {"webhooks", "telemetry", "simulate", "replay", "web", "cli", "testing"}

@@ -528,6 +528,19 @@ def test_the_router_s_keywords_reach_it(fake, door):
     assert door.line_of("+12125550179") == first
 
 
+def test_an_urgent_message_goes_before_the_others(door, clock):
+    """The messenger passes the priority on: it uses what the policy keeps, and waits for nobody."""
+    door.run(door.router.reload, Policy.from_dict({"priority": {"urgent_share": 0.2}}))
+    line = door.next_line(PERSON)
+    for n in range(10):
+        door.run(door.router.reserve, f"+1303555{n:04d}", line=line)
+    before = clock.now()
+    door.send(PERSON, "Your code is 1234", line=line, priority="urgent")
+    assert clock.now() == before
+    door.send(OTHER, "Hello", line=line)
+    assert clock.now() > before
+
+
 class Nowhere:
     """A router whose store is gone when a reservation is to be settled."""
 

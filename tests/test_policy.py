@@ -79,6 +79,12 @@ reply_rate = 0.15
 reply_sample = 20
 [affinity]
 area_code = 1.0
+[priority]
+urgent_share = 0.0
+[quiet]
+hours = "off"
+zone = "UTC"
+by_number = false
 """
 
 MOST = 10**12
@@ -96,6 +102,9 @@ seconds = st.floats(0, MOST, exclude_min=True) | counts
 seconds_or_zero = st.floats(0, MOST) | st.integers(0, MOST)
 sticky = st.sampled_from(["hold", "move"])
 modes = st.sampled_from(["off", "shadow", "enforce"])
+times = st.times().map("{:%H:%M}".format)
+windows = st.tuples(times, times).filter(lambda each: each[0] != each[1]).map("-".join)
+zones = st.sampled_from(["UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Chatham"])
 limit_tables = st.fixed_dictionaries({}, optional=dict.fromkeys(attrs.fields_dict(Limits), limits))
 overrides = st.fixed_dictionaries({}, optional={"limits": limit_tables})
 line_numbers = st.from_regex(r"\+[0-9]{7,15}", fullmatch=True)
@@ -151,6 +160,17 @@ policies = table(
     ),
     learn=table(enabled=st.booleans(), reply_rate=st.floats(0, 1), reply_sample=counts),
     affinity=table(area_code=shares),
+    priority=table(urgent_share=st.just(0) | st.floats(0.001, 0.5)),
+    quiet=table(
+        hours=windows | st.just("off") | st.none(),
+        zone=zones,
+        by_number=st.booleans(),
+        prefix=st.dictionaries(
+            st.from_regex(r"\+[1-9][0-9]{0,14}", fullmatch=True),
+            table(hours=windows | st.just("off"), zone=zones),
+            max_size=3,
+        ),
+    ),
     line=st.dictionaries(line_numbers, overrides, max_size=3),
     tag=st.dictionaries(tag_names, overrides, max_size=3),
 )
@@ -273,6 +293,13 @@ WRONG = [
     *(("learn", "reply_rate", value) for value in [-0.1, 1.1, True, "0", math.nan, None]),
     *(("learn", "reply_sample", value) for value in [*NOT_COUNTS, None]),
     *(("affinity", "area_code", value) for value in NOT_SHARES),
+    *(("priority", "urgent_share", value) for value in (-0.1, 0.0001, 0.51, 1, True, "0", None)),
+    *(
+        ("quiet", "hours", value)
+        for value in ("21-8", "21:00", "24:00-08:00", "08:00-08:00", "9:00-10:00", "21:00-08:60", 1)
+    ),
+    *(("quiet", "zone", value) for value in ("", "Mars/Base", "/etc/passwd", "..", 5, None)),
+    *(("quiet", "by_number", value) for value in (0, 1, "yes", None)),
     *(("", "prefer", value) for value in ("Healthiest", "", None, 1, ["weighted"])),
     *(("", "default_region", value) for value in ("us", "USA", "", "U1", 1, ["US"], "ÀÉ")),
 ]
@@ -298,6 +325,35 @@ def test_tunables_are_given_by_name(cls):
     """No section takes a tunable by its position, so that new ones may come anywhere."""
     with pytest.raises(TypeError):
         cls(1)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "problem"),
+    [
+        (3, "quiet.prefix must be a table"),
+        ({"1212": {}}, 'quiet.prefix."1212" must be named by how numbers begin, as in +1212'),
+        ({"+": {}}, "must be named by how numbers begin"),
+        ({"+0": {}}, "must be named by how numbers begin"),
+        ({4: {}}, "quiet.prefix.4 must be named by"),
+        ({"+44": 3}, 'quiet.prefix."+44" must be a table of hours and zone, got 3'),
+        ({"+44": {"zones": "UTC"}}, 'quiet.prefix."+44" must be a table of hours and zone'),
+        ({"+44": {"zone": "Mars"}}, 'quiet.prefix."+44": quiet_prefix.zone must be a time zone'),
+        ({"+44": {"hours": "8-9"}}, 'quiet.prefix."+44": quiet_prefix.hours must be a window'),
+    ],
+)
+def test_a_wrong_prefix_is_named(prefix, problem):
+    """What is wrong with the quiet hours of one prefix is said with the prefix."""
+    with pytest.raises(PolicyError, match=re.escape(problem)) as caught:
+        Policy(quiet={"prefix": prefix})
+    assert len(str(caught.value)) < 220
+
+
+def test_a_quiet_prefix_may_be_given_as_one():
+    """A prefix's entry is a table or a QuietPrefix."""
+    given = module.QuietPrefix(zone="Europe/London")
+    assert Policy(quiet={"prefix": {"+44": given}}) == Policy(
+        quiet={"prefix": {"+44": {"zone": "Europe/London"}}}
+    )
 
 
 def test_bounds_belong_to_the_range():
@@ -551,5 +607,7 @@ def test_an_undocumented_tunable_would_be_noticed():
 def test_values_are_plain():
     """On the hot path a policy is attribute reads: every value is an int, a float, a bool, a str or None."""
     for section in SECTIONS:
-        for value in attrs.astuple(getattr(Policy(), section)):
+        for value in attrs.astuple(getattr(Policy(), section), recurse=False):
+            if isinstance(value, MappingProxyType):
+                continue
             assert type(value) in (int, float, bool, str, type(None))

@@ -2535,12 +2535,6 @@ def test_a_plan_places_all_that_fit_before_the_deadline(world):
     assert not router.plan(people(4), deadline=NOW + HOUR).shortfall
 
 
-def test_a_plan_that_holds_is_not_there_yet(router):
-    """hold=True says so."""
-    with pytest.raises(NotImplementedError):
-        router.plan([ANN], deadline=NOW, hold=True)
-
-
 def test_no_handle_is_in_what_is_shown(world, router, caplog):
     """Decisions, their JSON, errors, reprs and the log hold masks."""
     caplog.set_level(logging.DEBUG)

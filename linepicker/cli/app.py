@@ -13,6 +13,7 @@ import typer
 from linepicker.cli import show, words
 from linepicker.cli.audit import audit_json, audited, show_audit
 from linepicker.cli.moving import copy, export, load_file, migrate
+from linepicker.cli.planning import capacity, plan
 from linepicker.cli.replay import replay
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
@@ -297,6 +298,8 @@ def resume(
         _show_line(settings, _view(router, number))
 
 
+app.command()(capacity)
+app.command()(plan)
 app.command()(webhooks)
 app.command()(copy)
 app.command()(export)

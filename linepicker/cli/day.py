@@ -84,6 +84,7 @@ class Watched:
         inbound: bool,
         override_optout: bool,
         chat_health: str | None,
+        priority: str,
     ) -> T:
         """As `Router.send`."""
         self.attempts = []
@@ -113,6 +114,7 @@ class Watched:
             inbound=inbound,
             override_optout=override_optout,
             chat_health=chat_health,
+            priority=priority,
         )
 
 

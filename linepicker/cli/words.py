@@ -33,6 +33,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "pace": "has no slot soon enough",
         "stale": "is too long unheard of: its health data is missing or too old",
         "quiet": "may not go on with this conversation now",
+        "deadline": "has no room for them before the deadline",
         "opted_out": "may not be used: this person opted out",
         "blocked": "may not be used: this person is blocked",
     }

@@ -69,6 +69,7 @@ class LinqMessenger:
         inbound: bool = False,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> Sent:
         """Send *message*, a text or what the SDK takes as `message` ({"parts": […], …}); the SDK's response.
 
@@ -95,6 +96,7 @@ class LinqMessenger:
             inbound=inbound,
             override_optout=override_optout,
             chat_health=chat_health,
+            priority=priority,
         )
 
     def _deliver(self, letter: Letter, reservation: _Reservation) -> Sent:
@@ -164,6 +166,7 @@ class AsyncLinqMessenger:
         inbound: bool = False,
         override_optout: bool = False,
         chat_health: str | None = None,
+        priority: str = "normal",
     ) -> Sent:
         """As `LinqMessenger.send`."""
         letter = Letter.of(message, override_optout=override_optout)
@@ -185,6 +188,7 @@ class AsyncLinqMessenger:
             inbound=inbound,
             override_optout=override_optout,
             chat_health=chat_health,
+            priority=priority,
         )
 
     async def _deliver(self, letter: Letter, reservation: _AsyncReservation) -> Sent:
@@ -307,6 +311,7 @@ class _Router(Protocol):
         inbound: bool,
         override_optout: bool,
         chat_health: str | None,
+        priority: str,
     ) -> _T: ...
 
     def report(self, report: Report) -> object: ...
@@ -329,6 +334,7 @@ class _AsyncRouter(Protocol):
         inbound: bool,
         override_optout: bool,
         chat_health: str | None,
+        priority: str,
     ) -> _T: ...
 
     async def report(self, report: Report) -> object: ...
