@@ -239,9 +239,7 @@ class AsyncRouter:
         chat_id: str | None = None,
     ) -> None:
         """As `Router.assign`."""
-        self._alive()
-        items = [(to, number, since, chat_id)]
-        await self._drive(self._desk.assign(items, self._clock.now(), keep=False))
+        await self.assign_many([(to, number, since, chat_id)])
 
     async def assign_many(self, pairs: Iterable[tuple[Any, ...]], *, keep: bool = False) -> int:
         """As `Router.assign_many`."""

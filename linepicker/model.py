@@ -329,8 +329,6 @@ Report: TypeAlias = (
     | ChatHealthChanged
 )
 
-_NO_TERMS: Final[Mapping[str, float]] = MappingProxyType({})
-
 
 @attrs.define(frozen=True)
 class Candidate:
@@ -343,7 +341,7 @@ class Candidate:
 
     number: str
     score: float
-    terms: Mapping[str, float] = _NO_TERMS
+    terms: Mapping[str, float] = MappingProxyType({})
     excluded: str | None = None
     opens_at: float | None = None
     slot: float | None = None

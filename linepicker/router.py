@@ -285,9 +285,7 @@ class Router:
     ) -> None:
         """Record that a recipient belongs to a line, uncharged: they are known from now on. since: epoch seconds UTC;
         chat_id: the provider's chat. Raises ValueError if they belong to another line: `move` changes that."""
-        self._alive()
-        items = [(to, number, since, chat_id)]
-        self._drive(self._desk.assign(items, self._clock.now(), keep=False))
+        self.assign_many([(to, number, since, chat_id)])
 
     def assign_many(self, pairs: Iterable[tuple[Any, ...]], *, keep: bool = False) -> int:
         """`assign` for many: (to, number) or (to, number, since) or (to, number, since, chat_id). How many were new.

@@ -47,7 +47,7 @@ UNCHECKED = {
     "memory": ("memory.py", "if held(key, ABSENT)[0] != version:", "if False:"),
     "sqlite": (
         "sqlite.py",
-        "if version != (file.base | held[key] if key in held else 0):",
+        "if version != (base | held[key] if key in held else 0):",
         "if False:",
     ),
     "redis": (

@@ -661,7 +661,7 @@ def test_every_code_of_the_contract_has_words():
     """No code reaches a reader as it is."""
     codes = (
         "not_in_fleet paused draining flagged ineligible failing critical recovering line_type tag excluded day_budget "
-        "hour_budget spread messages moves pair pace stale quiet opted_out blocked"
+        "hour_budget spread messages moves pair pace stale quiet opted_out blocked deadline"
     )
     assert set(words.CODES) == set(codes.split())
     assert words.because("of_tomorrow") == "of_tomorrow"
