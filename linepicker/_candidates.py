@@ -23,7 +23,7 @@ from linepicker.policy import Policy
 
 @attrs.define
 class Request:
-    """What the caller asks for. `urgent`: it may use what is kept for that, and something is."""
+    """What the caller asks for. `urgent`: it may use what is kept for that, if anything is."""
 
     line_type: str | None = None
     tags: frozenset[str] = frozenset()

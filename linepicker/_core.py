@@ -305,11 +305,11 @@ def _new(
             (number, fleet.rank(number), affinity_of(who, fleet, number) if who.area else 1.0)
             for number in found
         ]
-        if request.urgent and send_at > now:
+        if request.urgent and send_at > now and fleet.policy.priority.urgent_share:
             break
         kind: Kind = "new" if leaving is None else "moved"
         return Grant(found[0], kind, send_at, rank.budget, ranks, leaving)
-    if request.urgent:
+    if request.urgent and fleet.policy.priority.urgent_share:
         best = best_of_what_is_kept(request, who, fleet, now, leaving)
         if best:
             number, rank, _ = best[0]

@@ -21,6 +21,7 @@ from linepicker._asks import Made, Who
 from linepicker._candidates import Request
 from linepicker._contact import Contact
 from linepicker._follow import Follower
+from linepicker._quiet import written
 from linepicker._record import Standing
 from linepicker.fleet import Fleet
 from linepicker.model import Decision, Line, Outcome, Report, Verdict
@@ -75,7 +76,9 @@ def name_of(key: bytes, what: str, text: str) -> str:
 
 
 def sealed(key: bytes, name: str, plain: bytes) -> bytes:
-    """A few bytes that nobody reads without the key; the same again opens them."""
+    """Bytes that nobody reads without the key; the same again opens them."""
+    if len(plain) > 64:
+        return sealed(key, name, plain[:64]) + sealed(key, f"{name} +", plain[64:])
     pad = blake2b(name.encode(), key=key, person=b"seal", digest_size=len(plain)).digest()
     return bytes(one ^ other for one, other in zip(plain, pad, strict=True))
 
@@ -171,6 +174,8 @@ class Journal:
         value: dict[str, Any] = {"id": made_id, "at": now, "to": name, "who": secret.hex()}
         if who.is_group:
             value["group"] = True
+        if who.rest:
+            value["rest"] = sealed(self._key, f"{name} rest", written(who.rest).encode()).hex()
         if who.contact is not None:
             value["contact"] = b85encode(_bare(who.contact).encode()).decode()
         if who.block is not None:

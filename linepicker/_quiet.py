@@ -113,6 +113,23 @@ def _hours_of(quiet: Quiet, handle: str) -> Iterator[Hours]:
         yield Hours(start, end, ZoneInfo(name))
 
 
+def written(rest: Rest) -> str:
+    """The hours as text, for `read_back`."""
+    return ";".join(f"{each.start}-{each.end} {each.zone.key}" for each in rest)
+
+
+def read_back(text: str) -> Rest:
+    """The inverse of `written`. Raises ValueError."""
+    found = []
+    for each in filter(None, text.split(";")):
+        window, _, zone = each.partition(" ")
+        start, end = map(int, window.split("-"))
+        if not is_zone(zone):
+            raise ValueError(f"{zone[:40]!r} is no time zone")
+        found.append(Hours(start, end, ZoneInfo(zone)))
+    return tuple(found)
+
+
 def quiet_until(rest: Rest, at: float) -> float | None:
     """When they may be written to again; None: they may be at *at*. Infinite where the hours of zones and members leave no
     gap."""

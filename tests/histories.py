@@ -58,6 +58,15 @@ POLICIES: tuple[dict[str, Any], ...] = (
     {"on_store_error": "known_only", "conversation": {"unanswered": "shadow"}},
     {"stickiness": {"on_critical": "move", "return_home": 7200}, "health": {"on_stale": "refuse"}},
     {"tag": {"vip": {"limits": {"new_per_day": 5}}}, "pace": {"max_delay": 20}},
+    {
+        "quiet": {
+            "hours": "22:00-07:00",
+            "zone": "Asia/Kathmandu",
+            "prefix": {"+1212": {"zone": "America/New_York"}, "+1907": {"hours": "12:00-23:59"}},
+        },
+        "limits": {"new_per_day": 12, "new_per_hour": 6},
+    },
+    {"priority": {"urgent_share": 0.3}, "limits": {"new_per_day": 12, "messages_per_day": 30}},
 )
 
 
@@ -215,6 +224,7 @@ class History:
                     {"max_delay": rng.choice((0.0, 5.0, 900.0))},
                     {"inbound": True, "line": rng.choice(numbers)},
                     {"override_optout": True},
+                    {"priority": "urgent"},
                     {"chat_health": rng.choice(("HEALTHY", "AT_RISK", "CRITICAL", "OPTED_OUT"))},
                     {"key": f"k{rng.randrange(self.count + 1)}"},
                 )

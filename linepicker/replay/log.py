@@ -18,6 +18,7 @@ from linepicker._candidates import Request
 from linepicker._contact import Contact
 from linepicker._journal import FORMAT, HEADER, key_id, sealed, unpacked
 from linepicker._kept import Held
+from linepicker._quiet import Rest, read_back
 from linepicker._record import Spending, Standing, spending_key, standing_key
 from linepicker._shadow import Someone
 from linepicker._small import Block
@@ -154,7 +155,14 @@ class Session:
             None if block is None else Block(*block),
             bool(value.get("group", False)),
             masked,
+            self._rest(value),
         )
+
+    def _rest(self, value: Mapping[str, Any]) -> Rest:
+        if "rest" not in value:
+            return ()
+        plain = sealed(self.key, f"{value['to']} rest", bytes.fromhex(value["rest"]))
+        return read_back(plain.decode("ascii"))
 
 
 def _request(asked: Mapping[str, Any], policy: Policy) -> Request:

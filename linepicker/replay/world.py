@@ -97,7 +97,7 @@ class World:
         """The world as it was when a request came: the router it came to, and whom it was for."""
         router = self._router(session)
         self._lines(router, session)
-        who = self._who(router, decided)
+        who = self._who(router, session, decided)
         self._person(router, session, decided, who)
         return router, who
 
@@ -174,11 +174,14 @@ class World:
             known = self.people[name] = _Known((handle, f"group-{handle}") if group else handle)
         return known
 
-    def _who(self, router: Router, decided: Decided) -> Who:
-        """The recipient, whose ties are settled as theirs were."""
+    def _who(self, router: Router, session: Session, decided: Decided) -> Who:
+        """The recipient, whose ties are settled as theirs were. Where the quiet hours are others than the log's, nobody knows
+        whose clock is meant: they are taken to have the pool's."""
         known = self._known(decided.to, group=decided.person.is_group)
         who = router._desk.who(known.to)
         who.salt = decided.person.salt
+        if session.policy is not None and session.policy.quiet == self.policy.quiet:
+            who.rest = decided.person.rest
         who.area = decided.person.area if self.policy.affinity.area_code < 1.0 else None
         return who
 
