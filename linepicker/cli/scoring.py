@@ -27,6 +27,11 @@ __all__ = ["run"]
 
 COLUMNS: Final[Mapping[str, str]] = {"share": "% of oracle", **MEASURES}
 """What is shown; "share" is of people reached and follow-ups answered."""
+BRIEF: Final = {
+    name: COLUMNS[name]
+    for name in ("share", "wait", "at_risk_days", "critical_days", "flagged_days")
+}
+"""What is shown where each has a column per group of worlds."""
 DRAWN: Final = ("linepicker", "plain switch")
 """Whom the picture shows: policies, and what the provider's guide shows beside them."""
 MOST: Final = 3
@@ -167,7 +172,9 @@ def _write(
     path: Path, kind: str, title: str, rows: Sequence[report.Row], matches: Sequence[score.Match]
 ) -> None:
     if kind == ".md":
-        path.write_text(report.markdown(rows, COLUMNS) + "\n", encoding="utf-8")
+        several = len({row.group for row in rows}) > 1
+        text = report.markdown(rows, BRIEF if several else COLUMNS)
+        path.write_text(text + "\n", encoding="utf-8")
         return
     first = matches[0]
     drawn = [

@@ -134,12 +134,24 @@ def shown(name: str, value: Estimate | None) -> str:
 
 
 def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
-    """The rows as a table in Markdown; *columns*: what is shown, and what it is called."""
-    titles = ["", *columns.values()]
-    lines = [f"| {' | '.join(titles)} |", f"|---|{'---:|' * len(columns)}"]
-    for row in rows:
-        cells = [
-            shown(name, row.share if name == "share" else row.values[name]) for name in columns
-        ]
-        lines.append(f"| {' | '.join([row.contender, *cells])} |")
-    return "\n".join(lines)
+    """The rows as tables in Markdown, one per condition: a row per contender, and for each group its columns. *columns*: what
+    is shown, and what it is called."""
+    groups = list(dict.fromkeys(row.group for row in rows))
+    several = len(groups) > 1
+    titles = [
+        f"{title}, {group}" if several else title for title in columns.values() for group in groups
+    ]
+    tables = []
+    for condition in dict.fromkeys(row.condition for row in rows):
+        cells = {(row.contender, row.group): row for row in rows if row.condition == condition}
+        lines = [f"| {condition} | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
+        for contender in dict.fromkeys(contender for contender, _ in cells):
+            some = [cells[contender, group] for group in groups]
+            values = [
+                shown(name, row.share if name == "share" else row.values[name])
+                for name in columns
+                for row in some
+            ]
+            lines.append(f"| {' | '.join([contender, *values])} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
