@@ -209,6 +209,7 @@ class Made:
     chat_health: str | None = None
     in_outage: bool = False
     inbound: bool = False
+    trace_id: str | None = None
 
     @property
     def to(self) -> To:

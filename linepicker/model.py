@@ -184,7 +184,7 @@ class Verdict:
     """What a send's result means, with what it taught.
 
     `number`: the line it left from, if the result says so. `chat_id`, `message_id`: the provider's ids. `retry_after`:
-    seconds to wait, for RATE_LIMITED and LINE_REFUSED.
+    seconds to wait, for RATE_LIMITED and LINE_REFUSED. `trace_id`: by which the provider finds the request again.
     """
 
     outcome: Outcome = attrs.field(converter=Outcome)
@@ -194,6 +194,7 @@ class Verdict:
     chat_id: str | None = attrs.field(default=None, kw_only=True)
     message_id: str | None = attrs.field(default=None, kw_only=True)
     retry_after: float | None = attrs.field(default=None, validator=_finite, kw_only=True)
+    trace_id: str | None = attrs.field(default=None, kw_only=True, eq=False)
 
 
 # Reports: what is learned after a send, or without one. `at` is the moment it happened by the reporter's clock;

@@ -72,6 +72,7 @@ HOMES = {
     "dataclasses": (),
     "httpx": ("providers/linq/", "testing/"),
     "matplotlib": ("simulate/",),
+    "opentelemetry": ("telemetry.py",),
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py", "stores/_postgres_database.py"),
     "psycopg_pool": ("stores/_postgres_database.py",),
