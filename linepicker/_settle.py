@@ -14,6 +14,7 @@ from linepicker._contact import Contact
 from linepicker._failing import after_probe
 from linepicker._line import PROBE_LEASE
 from linepicker._links import CHATS_KEPT, MESSAGES_KEPT, claimed, link_of, usable
+from linepicker._news import news
 from linepicker._small import Block, Link, Ticket, encode_small
 from linepicker._update import update
 from linepicker._windows import DAY
@@ -63,6 +64,8 @@ def settle(
         who=made.who,
         expires=expires,
     )
+    if outcome is Outcome.LINE_REFUSED:
+        yield from news(fleet, now, at_once=True)
 
 
 def _links(made: Made, verdict: Verdict, now: float) -> dict[str, tuple[Link, float]]:

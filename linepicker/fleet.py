@@ -79,6 +79,9 @@ class Fleet:
         """What went out while the store was away, and is yet to be charged."""
         self.out_since: float | None = None
         """Since when the store fails."""
+        self.told: dict[str, Any] = {}
+        """How the lines stood when they were last looked through for news, and when that was."""
+        self.told_at = -float("inf")
         self.fleet_key = records.fleet_key(pool)
         self.kept = Kept()
         self._states: dict[str, LineState] = {}

@@ -42,6 +42,7 @@ __all__ = [
     "Report",
     "Reputation",
     "ServiceStatus",
+    "StandingChanged",
     "To",
     "Verdict",
 ]
@@ -422,6 +423,24 @@ class LineView:
     reasons: tuple[str, ...] = ()
     outcomes: Mapping[str, int] = attrs.field(default=MappingProxyType({}), hash=False)
     as_of: float | None = None
+
+
+@attrs.frozen
+class StandingChanged:
+    """A line came to stand otherwise, as a router noticed `at` that moment.
+
+    `standing` and `was`: codes, as in `LineView`, "ok" when nothing but budgets and pace keeps new conversations off it;
+    "not_in_fleet" when it has left the list. `reputation`, `was_reputation`: what the observations come to. `reason`: what the
+    operator said who paused or drained it.
+    """
+
+    number: str
+    standing: str
+    was: str
+    reputation: Reputation
+    was_reputation: Reputation
+    at: float = attrs.field(kw_only=True)
+    reason: str = attrs.field(default="", kw_only=True)
 
 
 @attrs.frozen

@@ -53,7 +53,7 @@ from opentelemetry.trace import (
     TracerProvider,
 )
 
-from linepicker._asks import Ask, Call, Fetch, Flow, Made, Read, Scan, Swap, Who
+from linepicker._asks import Ask, Call, Fetch, Flow, Made, Read, Scan, Swap, Tell, Who
 from linepicker._candidates import Request
 from linepicker._desk import Desk
 from linepicker._views import view
@@ -293,6 +293,9 @@ class _Watched:
                         self._ended(ask, answer, None, perf_counter() - started, opened)
                     elif kind is Swap and not answer.applied:
                         self.counts["conflicts"][()] += 1
+                    elif isinstance(ask, Tell):
+                        told = ask.change.number, ask.change.was, ask.change.standing
+                        self.counts["standing.changes"][told] += 1
                     ask = flow.send(answer)
         except StopIteration as stop:
             return stop.value

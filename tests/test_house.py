@@ -34,7 +34,16 @@ CORE = {
     "_ranking",
 }
 FLOW = "the flow"
-ROUTER = {"_desk", "_hosttime", "_promise", "_watch", "arouter", "recording", "router"}
+ROUTER = {
+    "_desk",
+    "_hosttime",
+    "_logbook",
+    "_promise",
+    "_watch",
+    "arouter",
+    "recording",
+    "router",
+}
 DOORS = {"webhooks", "telemetry", "simulate", "replay", "web", "cli", "testing"}
 TIERS = [
     GROUND,

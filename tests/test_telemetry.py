@@ -156,6 +156,15 @@ def test_moves_are_counted_where_they_arrive(seen, clock):
     assert seen.metrics()["linepicker.moves"] == [({"line": TWO}, 1)]
 
 
+def test_changes_of_standing_are_counted(seen, clock):
+    """By line, and what it was and is."""
+    router = watched(seen, clock)
+    router.refresh()
+    router.report(LineChanged(ONE, reputation="CRITICAL", at=clock.now()))
+    found = seen.metrics()["linepicker.standing.changes"]
+    assert found == [({"line": ONE, "was": "ok", "standing": "critical"}, 1)]
+
+
 def test_waits_are_measured_where_there_are_any(seen, clock):
     """What may go at once is not in the delays; the rest is, in seconds."""
     router = watched(seen, clock, [ONE])
