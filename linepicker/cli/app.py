@@ -10,8 +10,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from linepicker.cli import config as config_
 from linepicker.cli import show, words
 from linepicker.cli.audit import audit_json, audited, show_audit
+from linepicker.cli.doctor import doctor, subscribe
 from linepicker.cli.moving import copy, export, load_file, migrate
 from linepicker.cli.planning import capacity, plan
 from linepicker.cli.replay import replay
@@ -19,6 +21,7 @@ from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.simulate import simulate
 from linepicker.cli.takeover import known, take_over
+from linepicker.cli.watch import watch
 from linepicker.model import LineView
 from linepicker.providers.linq.audit import Audit, CoolingDown
 from linepicker.router import Router
@@ -301,6 +304,10 @@ def resume(
 app.command()(capacity)
 app.command()(plan)
 app.command()(webhooks)
+app.command()(doctor)
+app.command()(watch)
+app.command()(subscribe)
+app.add_typer(config_.app, name="config")
 app.command()(copy)
 app.command()(export)
 app.command()(simulate)
