@@ -293,7 +293,8 @@ def _clock(whose: str, skew: float) -> Finding:
 
 def _sentence(error: Exception | str) -> str:
     text = str(error).strip()
-    text = text[:1].upper() + text[1:] if not text.startswith("/") else text
+    if text.partition(" ")[0].isalpha():  # else it begins with a name, which stays as it is
+        text = text[:1].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."
 
 

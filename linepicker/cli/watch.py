@@ -162,6 +162,7 @@ def draw(frame: Frame, news: Sequence[str], out: Console) -> RenderableType:
     head = [*Text(summary.fleet(frame.views, {}, frame.now), "bold").wrap(out, width)]
     if frame.fault:
         head += Text(f"Not read anew: {frame.fault}", "red").wrap(out, width)
+    del head[max(1, height // 4) :]
     views = sorted(frame.views, key=lambda view: (view.standing == "ok", view.line.number))
     each = 1 if width >= _TABLE else 2
     room = height - len(head) - 4
@@ -173,12 +174,12 @@ def draw(frame: Frame, news: Sequence[str], out: Console) -> RenderableType:
     else:
         body += [part for view in views[:rows] for part in _narrow(view, frame.now)]
     if more > 0:
-        body.append(Text(f"and {more} more lines", "dim"))
+        body.append(Text(f"and {more} more {'line' if more == 1 else 'lines'}", "dim"))
     left = max(0, room - rows * each)
     told = [row for text in news for row in Text(text).wrap(out, width)]
     body += told[-left:] if left else []
-    body.append(Text(f"{_clock(frame.now)} UTC, Ctrl-C ends", "dim", no_wrap=True))
-    return Group(*body)
+    del body[max(1, height - 2) :]  # a terminal of a few rows
+    return Group(*body, Text(f"{_clock(frame.now)} UTC, Ctrl-C ends", "dim", no_wrap=True))
 
 
 def _narrow(view: LineView, now: float) -> tuple[Text, Text]:
