@@ -603,7 +603,9 @@ def on_a_terminal(columns, rows, env):
         [sys.executable, "-m", "linepicker", "watch", "--count", "2", "--every", "0.1"],
         stdin=other,
         stdout=other,
-        env={k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"TERM": "xterm"} | env,
+        env={k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
+        | {"TERM": "xterm"}
+        | env,
     )
     os.close(other)
     found = b""
