@@ -64,8 +64,6 @@ def settle(
         who=made.who,
         expires=expires,
     )
-    if outcome is Outcome.LINE_REFUSED:
-        yield from news(fleet, now, at_once=True)
 
 
 def _links(made: Made, verdict: Verdict, now: float) -> dict[str, tuple[Link, float]]:
@@ -201,6 +199,13 @@ def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Fl
     except BaseException:  # torn away: what went out is known all the same
         _keep(fleet, made, verdict)
         raise
+    yield from _line_news(fleet, verdict, now)
+
+
+def _line_news(fleet: Fleet, verdict: Verdict, now: float) -> Flow[None]:
+    """Only when all is written, since whoever hears it may take their time, or be torn away."""
+    if verdict.outcome is Outcome.LINE_REFUSED:
+        yield from news(fleet, now, at_once=True)
 
 
 def _keep(fleet: Fleet, made: Made, verdict: Verdict) -> None:
@@ -234,3 +239,4 @@ def settle_once(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[
     except BaseException:
         made.outcome = None
         raise
+    yield from _line_news(fleet, verdict, now)

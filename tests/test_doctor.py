@@ -209,7 +209,7 @@ def test_a_store_that_may_evict(doctor, valkey):
     finally:
         valkey.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
     assert (about, "allkeys-lru" in text) == ("store", True)
-    assert mend.endswith("config set maxmemory-policy noeviction")
+    assert mend == f"redis-cli -s {valkey.socket} config set maxmemory-policy noeviction"
 
 
 def test_no_token(doctor, monkeypatch):

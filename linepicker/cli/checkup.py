@@ -51,14 +51,18 @@ _MENDS: Final = (
     (r"permission|can't be opened|may this user", 'ls -l {folder}; chown "$USER" {path}'),
     (
         r"its epoch is (?P<epoch>[0-9A-Za-z_-]+), not",
-        "linepicker doctor --store {shown}   # with ?epoch={epoch}, if this is the right one",
+        "linepicker doctor --store {url}   # with ?epoch={epoch}, if this is the right one",
     ),
-    (r"maxmemory-policy", "redis-cli -u {url} config set maxmemory-policy noeviction"),
+    (r"maxmemory-policy", "{redis_cli} config set maxmemory-policy noeviction"),
+    (
+        r"synchronous_commit = off",
+        "psql {url} -c 'ALTER ROLE CURRENT_USER SET synchronous_commit = on'",
+    ),
     (r"read-only replica|is read only", "linepicker doctor --store URL   # of the primary"),
     (r"store was moved", "linepicker doctor --store URL   # which it names"),
     (
         r"wants another user or password",
-        "redis-cli -u URL ping   # until it answers PONG; then use that URL",
+        "{redis_cli} ping   # with the password that it takes, until it answers PONG; then use that",
     ),
     (r"pip install '(?P<extra>[^']+)'", "pip install '{extra}'"),
     (
@@ -299,27 +303,32 @@ def _sentence(error: Exception | str) -> str:
 
 
 def _mend(text: str, url: str) -> str:
-    path = str(_file(url) or "linepicker.db")
-    shown = url.partition("?")[0]
-    masked = re.sub(r"(?<=//)([^/@:]*):[^/@]*@", r"\1:PASSWORD@", shown)
+    path = _file(url) or Path("linepicker.db")
+    shown = re.sub(r"(?<=//)([^/@:]*):[^/@]*@", r"\1:PASSWORD@", url.partition("?")[0])
+    known = {
+        "path": shlex.quote(str(path)),
+        "folder": shlex.quote(str(path.parent)),
+        "url": shlex.quote(shown),
+        "redis_cli": _redis_cli(shown),
+    }
     for pattern, command in _MENDS:
         match = re.search(pattern, text)
         if match:
-            parts = {name: shlex.quote(value) for name, value in match.groupdict().items()}
-            if "extra" in parts:
-                parts["extra"] = match["extra"]
-            return command.format(
-                path=shlex.quote(path),
-                folder=shlex.quote(str(Path(path).parent)),
-                url=shlex.quote(masked),
-                shown=shlex.quote(masked),
-                **parts,
-            )
+            return command.format(**known, **match.groupdict())
     if url.startswith("redis"):
-        return f"redis-cli -u {shlex.quote(masked)} ping   # until it answers PONG: start the server, or correct the URL"
+        return f"{known['redis_cli']} ping   # until it answers PONG: start the server, or correct the URL"
     if url.startswith("postgres"):
-        return f"pg_isready -d {shlex.quote(masked)}   # until it accepts connections: start the server, or correct the URL"
+        return f"pg_isready -d {known['url']}   # until it accepts connections: start the server, or correct the URL"
     return "linepicker doctor --store URL   # after doing what it says"
+
+
+def _redis_cli(url: str) -> str:
+    """How Redis's own command is told of a server; it knows no more kinds of URL than these."""
+    scheme, _, rest = url.partition("://")
+    if scheme.endswith("unix"):
+        return f"redis-cli -s {shlex.quote(rest)}"
+    plain = f"{scheme.partition('+')[0]}://{rest.partition(',')[0]}"
+    return f"redis-cli -u {shlex.quote(plain)}"
 
 
 @contextmanager
