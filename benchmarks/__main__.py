@@ -1,4 +1,4 @@
-"""`python -m benchmarks pick` (`plan`, `stores`, `sizes`, `webhooks`) measures and reports; it asserts nothing.
+"""`python -m benchmarks pick` (`plan`, `stores`, `sizes`, `webhooks`, `telemetry`) measures and reports; it asserts nothing.
 
 `--self-check` tests the benchmarks.
 """
@@ -16,10 +16,12 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from benchmarks import pick, plan, sizes, stores, webhooks
+from benchmarks import pick, plan, sizes, stores, telemetry, webhooks
 from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings
 
-Scale: TypeAlias = pick.Scale | plan.Scale | stores.Scale | sizes.Scale | webhooks.Scale
+Scale: TypeAlias = (
+    pick.Scale | plan.Scale | stores.Scale | sizes.Scale | webhooks.Scale | telemetry.Scale
+)
 
 
 @attrs.frozen
@@ -167,6 +169,19 @@ def run_webhooks(scale: webhooks.Scale, say: Callable[[str], None]) -> Outcome:
     return Outcome.of(where, scale, figures, webhooks.goals(), missing)
 
 
+def run_telemetry(scale: telemetry.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what being measured costs."""
+    where, missing = surroundings(telemetry.PACKAGES), telemetry.missing()
+    for each in missing:
+        say(f"NOT MEASURED: {each}")
+    figures: Mapping[str, Figures] = {}
+    if not missing:
+        with ExitStack() as house:
+            subjects = telemetry.subjects(house)
+            figures = measure(subjects, repeats=scale.repeats, seconds=scale.seconds, say=say)
+    return Outcome.of(where, scale, figures, telemetry.goals(), missing)
+
+
 def self_check() -> None:
     """Run every benchmark very small. Raises SystemExit if a figure makes no sense."""
     start = time.perf_counter()
@@ -176,6 +191,7 @@ def self_check() -> None:
         run_sizes(sizes.TINY, say=lambda _: None),
         run_plan(plan.TINY, say=lambda _: None),
         run_webhooks(webhooks.TINY, say=lambda _: None),
+        run_telemetry(telemetry.TINY, say=lambda _: None),
     ]
     subjects = goals = 0
     for outcome in outcomes:
@@ -208,6 +224,7 @@ def main() -> None:
         (sizes, "what many assignments take"),
         (plan, "what a plan costs"),
         (webhooks, "what a webhook costs"),
+        (telemetry, "what being measured costs"),
     ):
         name = module.__name__.rpartition(".")[2]
         one = commands.add_parser(
@@ -249,6 +266,9 @@ def _run(
         return run_plan(
             attrs.evolve(plan.QUICK if arguments.quick else plan.Scale(), **changes), say
         )
+    if arguments.command == "telemetry":
+        few = telemetry.QUICK if arguments.quick else telemetry.Scale()
+        return run_telemetry(attrs.evolve(few, **changes), say)
     if arguments.lines:
         changes["lines"] = arguments.lines
     return run_pick(attrs.evolve(pick.QUICK if arguments.quick else pick.Scale(), **changes), say)

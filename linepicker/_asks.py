@@ -18,7 +18,16 @@ from linepicker._decode import decode
 from linepicker._line import Rank
 from linepicker._quiet import Rest
 from linepicker._small import Block
-from linepicker.model import Candidate, Decision, Kind, Line, Outcome, To, Verdict
+from linepicker.model import (
+    Candidate,
+    Decision,
+    Kind,
+    Line,
+    Outcome,
+    StandingChanged,
+    To,
+    Verdict,
+)
 from linepicker.recipients import Recipient
 from linepicker.stores import SAME, Record, Write
 
@@ -102,10 +111,27 @@ class Call(Ask):
 
 @attrs.define
 class Say(Ask):
-    """→ None; a line for the log, with one of its levels"""
+    """→ None; a line for the log, with one of its levels, and in a word what happened. *who* stands for {to} in the text"""
 
     text: str
     level: int = 30
+    event: str = "note"
+    who: Who | None = None
+
+
+@attrs.define
+class Refused(Ask):
+    """→ None; a refusal that is about to be raised"""
+
+    decision: Decision
+    who: Who
+
+
+@attrs.define
+class Tell(Ask):
+    """→ None; a line that came to stand otherwise"""
+
+    change: StandingChanged
 
 
 @attrs.frozen
@@ -209,6 +235,7 @@ class Made:
     chat_health: str | None = None
     in_outage: bool = False
     inbound: bool = False
+    trace_id: str | None = None
 
     @property
     def to(self) -> To:

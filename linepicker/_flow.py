@@ -16,6 +16,7 @@ from linepicker._asks import (
     Made,
     Now,
     Read,
+    Refused,
     Say,
     Sleep,
     Swap,
@@ -77,7 +78,7 @@ def reserve(
         while isinstance(choice, Refusal):
             unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
             if not unread:
-                raise _refusing(fleet, request, who, choice, now, made_id, key)
+                raise (yield from _refusing(fleet, request, who, choice, now, made_id, key))
             answer: Answer = yield Read(unread)
             fresh.update(unread)
             absorb(fleet, answer, who)
@@ -104,7 +105,7 @@ def reserve(
             fleet.spent(made.number, answer.records[writes[0].key].version, spending, mine=True)
             who.met(answer.records[who.contact_key].version, contact)
             if made.notes and made.notes[-1][0] == "despite":
-                yield Say(f"{who.masked} is written to despite: {made.notes[-1][1]}", 20)
+                yield Say(f"{{to}} is written to despite: {made.notes[-1][1]}", 20, "despite", who)
             return made
         _refused(fleet, made_id)
         absorb(fleet, answer, who, writes)
@@ -122,10 +123,11 @@ def _refusing(
     now: float,
     made_id: str,
     key: str | None,
-) -> Exception:
+) -> Flow[Exception]:
     decision = decision_of(fleet, request, who, refusal, now)
     if fleet.onlooker is not None:
         fleet.onlooker.decided(request, who, now, made_id, decision, key=key)
+    yield Refused(decision, who)
     return with_cause(refused(decision), fleet)
 
 

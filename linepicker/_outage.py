@@ -125,7 +125,11 @@ def pay(fleet: Fleet, now: float) -> Flow[None]:
             made.in_outage = False
     fleet.out_since = None
     if paid:
-        yield Say(f"the store is back: {paid} messages that went out without it are on record", 20)
+        yield Say(
+            f"the store is back: {paid} messages that went out without it are on record",
+            20,
+            "store",
+        )
 
 
 def _charged(fleet: Fleet, made: Made, now: float) -> Flow[None]:

@@ -25,6 +25,7 @@ from linepicker._asks import (
 )
 from linepicker._decode import decode
 from linepicker._kept import Held
+from linepicker._news import news
 from linepicker._outage import pay
 from linepicker._record import EPOCH, Spending, Standing
 from linepicker._settle import flush
@@ -63,6 +64,7 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
                 raise
         now = yield Now()
     fleet.at(now)
+    yield from news(fleet, now)
     return now
 
 
@@ -79,7 +81,9 @@ def open_store(fleet: Fleet, *, write: bool) -> Flow[None]:
         answer = yield Swap([Write(EPOCH, 0, made.encode())], {})
         if answer.applied:
             fleet.opened(made, answer.records[EPOCH].version)
-            yield Say(f"the store is new: it knows no line or recipient (epoch {made})", 20)
+            yield Say(
+                f"the store is new: it knows no line or recipient (epoch {made})", 20, "store"
+            )
             return
         record = answer.records[EPOCH]
     if (record.value or b"").startswith(MOVED):
@@ -106,6 +110,7 @@ def refresh_now(fleet: Fleet, now: float) -> Flow[None]:
     if fleet.static and fleet.polled_at is not None:
         return  # such a list is read once
     yield from refresh(fleet, now, patient=True)
+    yield from news(fleet, (yield Now()), at_once=True)
 
 
 def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> Flow[None]:
@@ -135,7 +140,7 @@ def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> F
             if fleet.polled_at is None:
                 fleet.next_try = fetched.issued
             fleet.last_error = error
-            yield Say(str(error))
+            yield Say(str(error), 30, "list")
             return
         yield from _absorb_poll(fleet, fetched.lines, fetched.issued, write=write)
     except SourceError as error:
@@ -143,7 +148,7 @@ def refresh(fleet: Fleet, now: float, *, patient: bool, write: bool = True) -> F
         dice: float = yield Dice()
         now = yield Now()
         fleet.poll_failed(error, now, dice)
-        yield Say(f"the list of lines could not be read: {error}")
+        yield Say(f"the list of lines could not be read: {error}", 30, "list")
         raise
     except StoreError:
         fleet.next_try = (

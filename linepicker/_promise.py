@@ -108,14 +108,18 @@ class Reservation(Promise):
         chat_id: str | None = None,
         message_id: str | None = None,
         retry_after: float | None = None,
+        trace_id: str | None = None,
     ) -> None:
         """Tell what became of it; the first time counts.
 
         `number`: the line it left from, where the provider says so. `chat_id`, `message_id`: the provider's ids.
-        `retry_after`: seconds, for RATE_LIMITED and LINE_REFUSED. Raises StoreError where something must be given back and
+        `retry_after`: seconds, for RATE_LIMITED and LINE_REFUSED. `trace_id`: the provider's, for traces.
+        Raises StoreError where something must be given back and
         the store is out (then it is still open); never for SENT and UNKNOWN, whose charge already stands.
         """
         made = self._made
+        if trace_id is not None:
+            made.trace_id = trace_id
         if outcome == "SENT" and made.plain and chat_id is message_id is number is None:
             made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
             return
@@ -175,9 +179,12 @@ class AsyncReservation(Promise):
         chat_id: str | None = None,
         message_id: str | None = None,
         retry_after: float | None = None,
+        trace_id: str | None = None,
     ) -> None:
         """As `Reservation.settle`."""
         made = self._made
+        if trace_id is not None:
+            made.trace_id = trace_id
         if outcome == "SENT" and made.plain and chat_id is message_id is number is None:
             made.outcome = Outcome.SENT  # the charge stands already, and nothing was learned
             return

@@ -20,6 +20,7 @@ from linepicker._links import (
     owner,
     usable,
 )
+from linepicker._news import news
 from linepicker._polls import ready
 from linepicker._record import Spending, Standing
 from linepicker._replies import turned
@@ -47,7 +48,9 @@ def report_receipt(fleet: Fleet, report: Receipt, finder: Finder, now: float) ->
         fleet, receipt.keys(), receipt.change, who=who, expires=receipt.expires()
     )
     if written and receipt.tripped:
-        yield Say(f"messages of {number} fail ({receipt.tripped}): {fleet.policy.failures.mode}")
+        told = f"messages of {number} fail ({receipt.tripped}): {fleet.policy.failures.mode}"
+        yield Say(told, 30, "failing")
+        yield from news(fleet, now, at_once=True)
     return written
 
 

@@ -17,6 +17,7 @@ from linepicker._asks import (
 from linepicker._contact import Contact
 from linepicker._decode import decode
 from linepicker._links import CHATS_KEPT, link_of, usable
+from linepicker._news import news
 from linepicker._observations import DRIFT, UNKNOWN
 from linepicker._polls import open_store, ready
 from linepicker._record import EPOCH, Standing
@@ -64,6 +65,8 @@ def report_line(
     keys = [key, fleet.fleet_key, *([event] if event else [])]
     expires = {event: now + EVENTS_KEPT} if event else {}
     written: bool = yield from update(fleet, keys, change, expires=expires)
+    if written:
+        yield from news(fleet, now, at_once=True)
     return written
 
 
@@ -119,6 +122,7 @@ def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> F
         return {key: attrs.evolve(standing, operator=state, reason=reason)}
 
     yield from update(fleet, [key], change)
+    yield from news(fleet, now, at_once=True)
 
 
 def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:

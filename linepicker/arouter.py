@@ -14,8 +14,9 @@ import attrs
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait, log
+from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait
 from linepicker._hosttime import AsyncClock, HostTime, new_id, on_host_time
+from linepicker._logbook import Logbook
 from linepicker._move import move
 from linepicker._polls import left_over, ready, refresh_now
 from linepicker._promise import AsyncReservation
@@ -24,7 +25,7 @@ from linepicker._settle import undo
 from linepicker._shadow import ShadowCounts
 from linepicker._source import checked
 from linepicker.errors import AlreadySent, SourceError, StoreError
-from linepicker.model import Assignment, Capacity, Decision, LineView, Plan, Report
+from linepicker.model import Assignment, Capacity, Decision, LineView, Plan, Report, StandingChanged
 from linepicker.policy import Policy
 from linepicker.stores import Answer, AsyncStore, Handle
 from linepicker.stores import open as open_store
@@ -36,8 +37,8 @@ R = TypeVar("R")
 
 
 class AsyncRouter:
-    """As `linepicker.Router`, its verbs coroutines. Takes what Router takes, but source.fetch is a coroutine function and
-    clock has `asleep` in the place of `sleep`. For one event loop at a time; every await may be cancelled."""
+    """As `linepicker.Router`, its verbs coroutines. Takes what Router takes, but source.fetch and on_standing are coroutine
+    functions, and clock has `asleep` in the place of `sleep`. For one event loop at a time; every await may be cancelled."""
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class AsyncRouter:
         seed: int | str | bytes | None = None,
         shadow: Policy | None = None,
         record: object = None,
+        on_standing: Callable[[StandingChanged], Awaitable[object]] | None = None,
+        full_handles: bool = False,
     ) -> None:
         self._owned = (
             open_store(store or "memory://") if store is None or isinstance(store, str) else None
@@ -63,6 +66,7 @@ class AsyncRouter:
         self._clock: AsyncClock = clock or HostTime()
         if self._host is not None:
             self._clock = self._host
+        self._logbook = Logbook(pool, on_standing, full_handles=full_handles)
         self._pid = os.getpid()
         self._begin()
         self._answers: dict[type[Ask], Callable[[Any], Awaitable[Any]]] = {
@@ -71,13 +75,15 @@ class AsyncRouter:
             asks.Scan: lambda ask: self._store.scan(ask.prefix),
             asks.Lead: self._lead,
             asks.Fetch: self._fetch,
+            asks.Tell: self._logbook.atell,
             asks.Sleep: lambda ask: self._clock.asleep(ask.seconds),
         }
         self._at_once: dict[type[Ask], Callable[[Any], Any]] = {
             asks.Now: lambda _: self._clock.now(),
             asks.Dice: lambda _: self._dice.random(),
             asks.NewId: lambda _: new_id(self._dice),
-            asks.Say: lambda ask: log.log(ask.level, ask.text),
+            asks.Say: self._logbook.say,
+            asks.Refused: self._logbook.refused,
         }
 
     def _begin(self) -> None:
@@ -256,7 +262,7 @@ class AsyncRouter:
         request = self._desk.request(None, None, (), (), number, None, False, False, None)
         now = self._clock.now()
         await self._drive(move(self._desk.fleet, request, who, now, new_id(self._dice)))
-        log.info("%s moved to another line (%s)", who.masked, reason)
+        self._logbook.moved(who, reason)
 
     async def forget(self, to: str | Iterable[str]) -> None:
         """As `Router.forget`."""

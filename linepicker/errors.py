@@ -111,7 +111,7 @@ class SourceError(LinePickerError):
     """The provider's list of lines could not be had. The last good one stays in force.
 
     `.status` is the HTTP status if there was an answer, `.retry_after` the seconds the provider asked us to wait,
-    `.fatal` is true where asking again can't help (a bad token).
+    `.fatal` is true where asking again can't help (a bad token), `.trace_id` is by what the provider finds the request again.
     """
 
     def __init__(
@@ -121,11 +121,13 @@ class SourceError(LinePickerError):
         status: int | None = None,
         retry_after: float | None = None,
         fatal: bool = False,
+        trace_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
         self.fatal = fatal
+        self.trace_id = trace_id
 
 
 class StoreError(LinePickerError):

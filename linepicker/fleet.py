@@ -79,6 +79,9 @@ class Fleet:
         """What went out while the store was away, and is yet to be charged."""
         self.out_since: float | None = None
         """Since when the store fails."""
+        self.told: dict[str, Any] = {}
+        """How the lines stood when they were last looked through for news, and when that was."""
+        self.told_at = -float("inf")
         self.fleet_key = records.fleet_key(pool)
         self.kept = Kept()
         self._states: dict[str, LineState] = {}
@@ -98,7 +101,7 @@ class Fleet:
         return self._states.get(number)
 
     def states(self) -> Iterator[tuple[str, LineState]]:
-        """All lines of the fleet."""
+        """All lines of the fleet, as it was when the first was asked for."""
         yield from self._states.items()
 
     def __len__(self) -> int:
@@ -284,13 +287,13 @@ class Fleet:
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
-        before, self._states = self._states, {}
+        before, states = self._states, dict[str, LineState]()
         for line in lines:
             mine, number = held[line.number], line.number
             old = before.get(number)
             if old is not None and old.spending_version == mine.spending_version:
                 mine.spending = old.spending  # which may have been put right since it was read
-            self._states[number] = LineState(
+            states[number] = state = LineState(
                 line,
                 ordinary_limits(self.policy, line),
                 area_code(number),
@@ -303,8 +306,8 @@ class Fleet:
                 conclude(mine.standing, self.policy),
                 Write(records.standing_key(number), mine.standing_version, SAME),
             )
-            state = self._states[number]
             state.clear = is_clear(state.standing, state.conclusion)
+        self._states = states
         self.polled(issued)
         self._rank_all()
 

@@ -42,6 +42,7 @@ __all__ = [
     "Report",
     "Reputation",
     "ServiceStatus",
+    "StandingChanged",
     "To",
     "Verdict",
 ]
@@ -184,7 +185,7 @@ class Verdict:
     """What a send's result means, with what it taught.
 
     `number`: the line it left from, if the result says so. `chat_id`, `message_id`: the provider's ids. `retry_after`:
-    seconds to wait, for RATE_LIMITED and LINE_REFUSED.
+    seconds to wait, for RATE_LIMITED and LINE_REFUSED. `trace_id`: by which the provider finds the request again.
     """
 
     outcome: Outcome = attrs.field(converter=Outcome)
@@ -194,6 +195,7 @@ class Verdict:
     chat_id: str | None = attrs.field(default=None, kw_only=True)
     message_id: str | None = attrs.field(default=None, kw_only=True)
     retry_after: float | None = attrs.field(default=None, validator=_finite, kw_only=True)
+    trace_id: str | None = attrs.field(default=None, kw_only=True, eq=False)
 
 
 # Reports: what is learned after a send, or without one. `at` is the moment it happened by the reporter's clock;
@@ -421,6 +423,24 @@ class LineView:
     reasons: tuple[str, ...] = ()
     outcomes: Mapping[str, int] = attrs.field(default=MappingProxyType({}), hash=False)
     as_of: float | None = None
+
+
+@attrs.frozen
+class StandingChanged:
+    """A line came to stand otherwise, as a router noticed `at` that moment.
+
+    `standing` and `was`: codes, as in `LineView`, "ok" when nothing but budgets and pace keeps new conversations off it;
+    "not_in_fleet" when it has left the list. `reputation`, `was_reputation`: what the observations come to. `reason`: what the
+    operator said who paused or drained it.
+    """
+
+    number: str
+    standing: str
+    was: str
+    reputation: Reputation
+    was_reputation: Reputation
+    at: float = attrs.field(kw_only=True)
+    reason: str = attrs.field(default="", kw_only=True)
 
 
 @attrs.frozen

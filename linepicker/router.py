@@ -15,8 +15,9 @@ import attrs
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait, log
+from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait
 from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
+from linepicker._logbook import Logbook
 from linepicker._move import move
 from linepicker._polls import left_over, ready, refresh_now
 from linepicker._promise import Reservation
@@ -31,6 +32,7 @@ from linepicker.model import (
     LineView,
     Plan,
     Report,
+    StandingChanged,
 )
 from linepicker.policy import Policy
 from linepicker.stores import Answer, Handle, Store
@@ -55,6 +57,9 @@ class Router:
     tells time. seed: settles ties; None is one fixed key, equal everywhere. shadow: a second policy that decides
     beside the first, and changes nothing: see `shadowed`. record: where decisions are written down for `linepicker replay`: the
     path of a file, a `linepicker.recording.DecisionLog`, or an object with `write(str)`.
+    on_standing: called with a `linepicker.model.StandingChanged` when a line came to stand otherwise, by the call that noticed
+    it, within it: be quick, or hand it over; what it raises is logged. Each process that shares a store tells for itself.
+    full_handles: recipients are in clear in this router's log, for as long as that is looked at; else they are masked.
     Raises PolicyError, StoreError for a URL that names no store, TypeError for what is no source, SourceError for an iterable
     that does not hold lines, ValueError for a pool's name.
     """
@@ -70,6 +75,8 @@ class Router:
         seed: int | str | bytes | None = None,
         shadow: Policy | None = None,
         record: object = None,
+        on_standing: Callable[[StandingChanged], object] | None = None,
+        full_handles: bool = False,
     ) -> None:
         self._owned = (
             open_store(store or "memory://") if store is None or isinstance(store, str) else None
@@ -83,6 +90,7 @@ class Router:
         self._clock: Clock = clock or HostTime()
         if self._host is not None:
             self._clock = self._host
+        self._logbook = Logbook(pool, on_standing, full_handles=full_handles)
         self._pid = os.getpid()
         self._begin()
         self._answers: dict[type[Ask], Callable[[Any], Any]] = {
@@ -91,11 +99,13 @@ class Router:
             asks.Scan: lambda ask: list(self._store.scan(ask.prefix)),
             asks.Lead: self._lead,
             asks.Fetch: self._fetch,
+            asks.Tell: self._logbook.tell,
             asks.Now: lambda _: self._clock.now(),
             asks.Sleep: lambda ask: self._clock.sleep(ask.seconds),
             asks.Dice: lambda _: self._dice.random(),
             asks.NewId: lambda _: new_id(self._dice),
-            asks.Say: lambda ask: log.log(ask.level, ask.text),
+            asks.Say: self._logbook.say,
+            asks.Refused: self._logbook.refused,
         }
 
     def _begin(self) -> None:
@@ -305,7 +315,7 @@ class Router:
         request = self._desk.request(None, None, (), (), number, None, False, False, None)
         now = self._clock.now()
         self._drive(move(self._desk.fleet, request, who, now, new_id(self._dice)))
-        log.info("%s moved to another line (%s)", who.masked, reason)
+        self._logbook.moved(who, reason)
 
     def forget(self, to: str | Iterable[str]) -> None:
         """Erase what is known of a recipient, in all pools: their line and history, and what tells their messages and

@@ -34,7 +34,16 @@ CORE = {
     "_ranking",
 }
 FLOW = "the flow"
-ROUTER = {"_desk", "_hosttime", "_promise", "_watch", "arouter", "recording", "router"}
+ROUTER = {
+    "_desk",
+    "_hosttime",
+    "_logbook",
+    "_promise",
+    "_watch",
+    "arouter",
+    "recording",
+    "router",
+}
 DOORS = {"webhooks", "telemetry", "simulate", "replay", "web", "cli", "testing"}
 TIERS = [
     GROUND,
@@ -72,6 +81,7 @@ HOMES = {
     "dataclasses": (),
     "httpx": ("providers/linq/", "testing/"),
     "matplotlib": ("simulate/",),
+    "opentelemetry": ("telemetry.py",),
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py", "stores/_postgres_database.py"),
     "psycopg_pool": ("stores/_postgres_database.py",),

@@ -6,21 +6,23 @@ import json
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from linepicker.cli import show, words
-from linepicker.cli.audit import audit_json, audited, show_audit
+from linepicker.cli import config as config_
+from linepicker.cli import show
+from linepicker.cli.doctor import doctor, subscribe
 from linepicker.cli.moving import copy, export, load_file, migrate
 from linepicker.cli.planning import capacity, plan
 from linepicker.cli.replay import replay
 from linepicker.cli.serve import webhooks
-from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
+from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store, To
 from linepicker.cli.simulate import simulate
 from linepicker.cli.takeover import known, take_over
+from linepicker.cli.watch import watch
+from linepicker.cli.why import why
 from linepicker.model import LineView
-from linepicker.providers.linq.audit import Audit, CoolingDown
 from linepicker.router import Router
 
 __all__ = ["app"]
@@ -39,10 +41,6 @@ app = typer.Typer(
 
 Number = Annotated[
     str, typer.Argument(metavar="NUMBER", help="One of our lines, in E.164: +12025550100.")
-]
-To = Annotated[
-    list[str],
-    typer.Argument(metavar="TO", help="A number (+1...) or email; several are one group."),
 ]
 
 
@@ -134,52 +132,6 @@ def pick(
         show.candidates(made)
     if made.outcome != "reserved":
         raise typer.Exit(REFUSED)
-
-
-@app.command()
-def why(
-    context: typer.Context,
-    to: To,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Of a line: have the provider audit it, beside ours.")
-    ] = False,
-    as_json: AsJson = False,
-    config: Config = None,
-    store: Store = None,
-    pool: Pool = None,
-) -> None:
-    """Why someone gets their line; or what holds for a line.
-
-    TO is a recipient, or one of our own lines. An audit takes the provider some seconds, and it takes the next one of that
-    line only after a while.
-    """
-    settings = Settings.of(context, as_json, config, store, pool)
-    with settings.router() as router:
-        found = next((view for view in router.lines() if [view.line.number] == to), None)
-        if found is not None:
-            _show_line(settings, found, audited(found.line.number) if audit else None)
-            return
-        if audit:
-            raise CommandError("--audit is for one of our own lines, and this is none")
-        who = _recipient(to)
-        assignment, made = router.assignment(who), router.preview(who)
-    if settings.as_json:
-        owner = None if assignment is None else show.assignment_json(assignment)
-        show.document({"assignment": owner, "decision": json.loads(made.to_json())})
-        return
-    show.decision(made)
-    if assignment is None:
-        show.say(f"{made.to} has no line yet: the first message is a new conversation.")
-    else:
-        show.say(
-            f"{made.to} has belonged to {assignment.number} since {words.moment(assignment.since)}."
-        )
-    for number, since in reversed(assignment.history if assignment else ()):
-        show.say(f"Before that to {number}, since {words.moment(since)}.")
-    show.say(
-        "The lines, were they to be picked anew (score: weight x tier x headroom x vitality x affinity; factors of 1 left out):"
-    )
-    show.candidates(made)
 
 
 @app.command("import")
@@ -300,7 +252,12 @@ def resume(
 
 app.command()(capacity)
 app.command()(plan)
+app.command()(why)
 app.command()(webhooks)
+app.command()(doctor)
+app.command()(watch)
+app.command()(subscribe)
+app.add_typer(config_.app, name="config")
 app.command()(copy)
 app.command()(export)
 app.command()(simulate)
@@ -368,13 +325,8 @@ def _view(router: Router, number: str) -> LineView:
     raise CommandError(f"{number} is not a line of this account")
 
 
-def _show_line(
-    settings: Settings, view: LineView, found: Audit | CoolingDown | None = None
-) -> None:
-    value: dict[str, Any] = {"line": show.line_json(view)}
+def _show_line(settings: Settings, view: LineView) -> None:
     if settings.as_json:
-        show.document(value if found is None else {**value, "audit": audit_json(found)})
-        return
-    show.line(view, time.time())
-    if found is not None:
-        show_audit(found, view)
+        show.document({"line": show.line_json(view)})
+    else:
+        show.line(view, time.time())

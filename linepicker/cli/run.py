@@ -27,6 +27,8 @@ __all__ = ["run"]
 INTERRUPTED: Final = 130
 
 _PLAIN: Final = str.maketrans("•…×→█░–·", "*.x>#.--")
+_SHOWN: Final = {"refused", "standing"}
+"""Events in the log that the commands show by themselves."""
 _HANDLE: Final = re.compile(r"\+[0-9]{7,15}|[^\s()'\"]+@[^\s()'\"]+")
 
 
@@ -91,8 +93,8 @@ def _warnings() -> Iterator[list[str]]:
 
     class Keeper(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if text not in kept:
+            text, facts = record.getMessage(), getattr(record, "linepicker", {})
+            if text not in kept and facts.get("event") not in _SHOWN:
                 kept.append(text)
 
     keeper = Keeper(logging.WARNING)

@@ -18,7 +18,7 @@ from linepicker.router import Router
 from linepicker.stores import Handle
 from linepicker.stores import open as open_store
 
-__all__ = ["AsJson", "CommandError", "Config", "Pool", "Settings", "Store"]
+__all__ = ["AsJson", "CommandError", "Config", "Patient", "Pool", "Settings", "Store", "To"]
 
 STORE: Final = "sqlite:///linepicker.db"
 POOL: Final = "default"
@@ -36,6 +36,12 @@ Store = Annotated[
 ]
 Pool = Annotated[
     str | None, typer.Option(metavar="NAME", help=f"Whose assignments; else {POOL!r}.")
+]
+
+
+To = Annotated[
+    list[str],
+    typer.Argument(metavar="TO", help="A number (+1...) or email; several are one group."),
 ]
 
 
@@ -87,13 +93,19 @@ class Settings:
     @contextlib.contextmanager
     def router(self) -> Iterator[Router]:
         """A router on the account of LINQ_API_V3_API_KEY, and on that store. Raises PolicyError, SourceError, StoreError."""
+        with self.opened() as (router, _):
+            yield router
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[Router, Handle]]:
+        """That router, and its store beside it."""
         policy = self.policy()
         with (
             LinqSource() as source,
             self.store() as store,
             Router(Patient(source), policy=policy, store=store, pool=self.pool) as router,
         ):
-            yield router
+            yield router, store
 
 
 class Patient:

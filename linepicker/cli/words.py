@@ -53,7 +53,7 @@ _STANDINGS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-_SOON: Final = 300.0  # seconds; a line whose slot is further off has no room
+SOON: Final = 300.0  # seconds; a line whose slot is further off has no room
 
 
 def because(code: str | None) -> str:
@@ -65,7 +65,7 @@ def standing(view: LineView, now: float) -> str:
     """A line's standing in two or three words."""
     if view.standing != "ok":
         return _STANDINGS.get(view.standing, view.standing)
-    if view.next_slot_at is None or view.next_slot_at > now + _SOON:
+    if view.next_slot_at is None or view.next_slot_at > now + SOON:
         return "full for now"
     return "open" if view.line.reputation is Reputation.HEALTHY else "open, slower"
 

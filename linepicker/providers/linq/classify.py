@@ -20,13 +20,14 @@ import httpx
 
 from linepicker.model import Outcome, Verdict
 
-__all__ = ["CHAT_BEING_CREATED", "Reply", "classify", "read_reply", "retry_after"]
+__all__ = ["CHAT_BEING_CREATED", "Reply", "classify", "read_reply", "retry_after", "trace_id"]
 
 CHAT_BEING_CREATED: Final = 2009
 """The code of a 409 that passes by itself in seconds: another request is creating the same chat."""
 
 _MAX_WAIT: Final = 86400.0  # Linq's longest published wait ends at the next midnight UTC
 _E164: Final = re.compile(r"\+[0-9]{7,15}")
+_TRACE: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 _NEVER_LEFT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -43,12 +44,13 @@ _MEANING: Final[Mapping[int, Outcome]] = {
 
 @attrs.frozen
 class Reply:
-    """What of an answer matters: the HTTP status, Linq's error code, the seconds to wait, and the JSON body if any."""
+    """What of an answer matters: the HTTP status, Linq's error code, the seconds to wait, the JSON body and trace id if any."""
 
     status: int
     code: int | None = None
     retry_after: float | None = None
     body: Any = None
+    trace_id: str | None = None
 
 
 def classify(result: object) -> Verdict | None:
@@ -105,6 +107,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return _wait(_seconds_until(text))
 
 
+def trace_id(headers: Mapping[str, str]) -> str | None:
+    """By which Linq finds the request again; None if the answer does not tell. Source: Linq, debugging."""
+    return _traced(headers.get("x-trace-id"))
+
+
 def _of_connection(error: BaseException) -> Verdict | None:
     # The SDK's connection errors have a request, no response, and httpx's exception as their cause.
     of_sdk = isinstance(vars(error).get("request"), httpx.Request) and not hasattr(
@@ -119,17 +126,18 @@ def _of_connection(error: BaseException) -> Verdict | None:
 
 
 def _of_reply(reply: Reply) -> Verdict:
+    told = reply.trace_id
     if 200 <= reply.status < 300:
-        return _of_success(reply.body) or Verdict(Outcome.SENT)
+        return attrs.evolve(_of_success(reply.body) or Verdict(Outcome.SENT), trace_id=told)
     if reply.status == 408 or not 400 <= reply.status < 500:
-        return Verdict(Outcome.UNKNOWN)
+        return Verdict(Outcome.UNKNOWN, trace_id=told)
     unnamed = Outcome.RATE_LIMITED if reply.status == 429 else Outcome.NOT_SENT
     outcome = _MEANING.get(reply.code, unnamed) if reply.code else unnamed
     wait = reply.retry_after
     if wait is None and reply.code == CHAT_BEING_CREATED:
         wait = 1.0  # "retry after seconds"
     waits = outcome in {Outcome.RATE_LIMITED, Outcome.LINE_REFUSED}
-    return Verdict(outcome, retry_after=wait if waits else None)
+    return Verdict(outcome, retry_after=wait if waits else None, trace_id=told)
 
 
 def _of_success(result: object) -> Verdict | None:
@@ -149,13 +157,24 @@ def _reply(status: object, error: object, headers: Any, body: object) -> Reply:
     wait = None if headers is None else retry_after(headers)
     if wait is None:
         wait = _wait(_get(error, "retry_after"))
-    return Reply(_integer(status) or 0, _integer(_get(error, "code")), wait, body)
+    told = None if headers is None else trace_id(headers)
+    return Reply(
+        _integer(status) or 0,
+        _integer(_get(error, "code")),
+        wait,
+        body,
+        told or _traced(_get(body, "trace_id")),
+    )
 
 
 def _get(owner: object, name: str) -> Any:
     if isinstance(owner, Mapping):
         return owner.get(name)
     return getattr(owner, name, None)
+
+
+def _traced(value: object) -> str | None:
+    return value if isinstance(value, str) and _TRACE.fullmatch(value) else None
 
 
 def _integer(value: object) -> int | None:

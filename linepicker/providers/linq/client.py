@@ -18,7 +18,7 @@ import tenacity
 
 from linepicker.errors import SourceError
 from linepicker.model import Line, Verdict
-from linepicker.providers.linq.classify import classify, retry_after
+from linepicker.providers.linq.classify import classify, retry_after, trace_id
 from linepicker.providers.linq.lines import parse_lines, unusable
 
 __all__ = ["BASE_URL", "MAX_BODY", "AsyncLinqSource", "LinqSource"]
@@ -329,20 +329,23 @@ def _passes(error: BaseException) -> bool:
 
 
 def _check(response: httpx.Response) -> None:
-    status = response.status_code
+    status, told = response.status_code, trace_id(response.headers)
     if status == 200:
         return
     if advice := _ADVICE.get(status):
-        raise SourceError(f"Linq answered {status}: {advice}", status=status, fatal=True)
+        text = f"Linq answered {status}: {advice}"
+        raise SourceError(text, status=status, fatal=True, trace_id=told)
     if response.has_redirect_location:
         raise SourceError(
             f"Linq answered {status}, a redirect, which is not followed with the token: check base_url",
             status=status,
+            trace_id=told,
         )
     raise SourceError(
         f"Linq answered {status} when asked for its line list",
         status=status,
         retry_after=retry_after(response.headers),
+        trace_id=told,
     )
 
 

@@ -13,7 +13,7 @@ import attrs
 
 from linepicker.errors import LinePickerError, StoreError
 from linepicker.model import ChatHealth, ChatHealthChanged, Outcome, Report, To, Verdict
-from linepicker.providers.linq.classify import CHAT_BEING_CREATED, classify, read_reply
+from linepicker.providers.linq.classify import CHAT_BEING_CREATED, classify, read_reply, trace_id
 from linepicker.providers.linq.letter import Letter
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class LinqMessenger:
         )
         while True:
             try:
-                sent = self._post(reservation, course.chat_id, message, letter.extra)
+                sent, told = self._post(reservation, course.chat_id, message, letter.extra)
             except Exception as error:
                 pause = course.pause_after(error)
                 if pause is None:
@@ -116,7 +116,7 @@ class LinqMessenger:
                     raise
                 self._sleep(pause)
             else:
-                _settle(reservation, classify(sent) or Verdict(Outcome.SENT))
+                _settle(reservation, classify(sent) or Verdict(Outcome.SENT), told)
                 report = _concern(sent, reservation)
                 if report is not None:
                     with contextlib.suppress(LinePickerError):  # the message went out all the same
@@ -129,12 +129,21 @@ class LinqMessenger:
         chat_id: str | None,
         message: MessageContentParam,
         extra: Mapping[str, bool] | None,
-    ) -> Sent:
+    ) -> tuple[Sent, str | None]:
+        """The SDK's response, and Linq's trace id, which only the headers hold."""
         chats = self._client.chats
         if chat_id is not None:
-            return chats.messages.send(chat_id, message=message, extra_body=extra)
-        to = _handles(reservation.to)
-        return chats.create(from_=reservation.number, to=to, message=message, extra_body=extra)
+            known = chats.messages.with_raw_response.send(
+                chat_id, message=message, extra_body=extra
+            )
+            return known.parse(), trace_id(known.headers)
+        new = chats.with_raw_response.create(
+            from_=reservation.number,
+            to=_handles(reservation.to),
+            message=message,
+            extra_body=extra,
+        )
+        return new.parse(), trace_id(new.headers)
 
 
 class AsyncLinqMessenger:
@@ -198,7 +207,7 @@ class AsyncLinqMessenger:
         )
         while True:
             try:
-                sent = await self._post(reservation, course.chat_id, message, letter.extra)
+                sent, told = await self._post(reservation, course.chat_id, message, letter.extra)
             except Exception as error:
                 pause = course.pause_after(error)
                 if pause is None:
@@ -207,7 +216,7 @@ class AsyncLinqMessenger:
                     raise
                 await self._sleep(pause)
             else:
-                await _asettle(reservation, classify(sent) or Verdict(Outcome.SENT))
+                await _asettle(reservation, classify(sent) or Verdict(Outcome.SENT), told)
                 report = _concern(sent, reservation)
                 if report is not None:
                     with contextlib.suppress(LinePickerError):  # the message went out all the same
@@ -220,14 +229,20 @@ class AsyncLinqMessenger:
         chat_id: str | None,
         message: MessageContentParam,
         extra: Mapping[str, bool] | None,
-    ) -> Sent:
+    ) -> tuple[Sent, str | None]:
         chats = self._client.chats
         if chat_id is not None:
-            return await chats.messages.send(chat_id, message=message, extra_body=extra)
-        to = _handles(reservation.to)
-        return await chats.create(
-            from_=reservation.number, to=to, message=message, extra_body=extra
+            known = await chats.messages.with_raw_response.send(
+                chat_id, message=message, extra_body=extra
+            )
+            return await known.parse(), trace_id(known.headers)
+        new = await chats.with_raw_response.create(
+            from_=reservation.number,
+            to=_handles(reservation.to),
+            message=message,
+            extra_body=extra,
         )
+        return await new.parse(), trace_id(new.headers)
 
 
 @attrs.define
@@ -279,6 +294,7 @@ class _Reservation(_Reserved, Protocol):
         chat_id: str | None = None,
         message_id: str | None = None,
         retry_after: float | None = None,
+        trace_id: str | None = None,
     ) -> object: ...
 
 
@@ -291,6 +307,7 @@ class _AsyncReservation(_Reserved, Protocol):
         chat_id: str | None = None,
         message_id: str | None = None,
         retry_after: float | None = None,
+        trace_id: str | None = None,
     ) -> object: ...
 
 
@@ -362,21 +379,25 @@ def _concern(sent: Sent, reservation: _Reserved) -> ChatHealthChanged | None:
     )
 
 
-def _settle(reservation: _Reservation, verdict: Verdict) -> None:
+def _settle(reservation: _Reservation, verdict: Verdict, told: str | None = None) -> None:
     reservation.settle(
         verdict.outcome,
         number=verdict.number,
         chat_id=verdict.chat_id,
         message_id=verdict.message_id,
         retry_after=verdict.retry_after,
+        trace_id=told or verdict.trace_id,
     )
 
 
-async def _asettle(reservation: _AsyncReservation, verdict: Verdict) -> None:
+async def _asettle(
+    reservation: _AsyncReservation, verdict: Verdict, told: str | None = None
+) -> None:
     await reservation.settle(
         verdict.outcome,
         number=verdict.number,
         chat_id=verdict.chat_id,
         message_id=verdict.message_id,
         retry_after=verdict.retry_after,
+        trace_id=told or verdict.trace_id,
     )

@@ -108,7 +108,9 @@ class FakeLinq:
         """Begin to serve. Raises `RuntimeError` if it does, `OSError` if the port is taken."""
         if self._server is not None:
             raise RuntimeError("the fake is serving already")
-        self._server = Server(self._port, admit=self._admit, answer=self._answer)
+        self._server = Server(
+            self._port, admit=self._admit, answer=self._answer, now=self._agenda.now
+        )
         self._port = self._server.server_port
         self._host_agenda.start()
         self.webhooks.sender.start()

@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _raw(self, response: Response) -> bytes:
         head = [
             f"{self.protocol_version} {response.status} {self.responses.get(response.status, ('',))[0]}",
-            f"Date: {self.date_time_string()}",
+            f"Date: {self.date_time_string(self.server.now())}",
             f"X-Trace-ID: {response.trace_id}",
         ]
         if response.status != 204:
@@ -144,7 +144,7 @@ class Server(ThreadingHTTPServer):
     """Listens on 127.0.0.1 from the moment it is made until `close`.
 
     *admit* sees each request first and may plan a fault for it; *answer* does the work, given the request and its
-    Authorization header.
+    Authorization header; *now* is what the answers' Date goes by.
     """
 
     daemon_threads = True
@@ -156,9 +156,11 @@ class Server(ThreadingHTTPServer):
         *,
         admit: Callable[[Request], Fault | None],
         answer: Callable[[Request, str], Response],
+        now: Callable[[], float],
     ) -> None:
         self.admit = admit
         self.answer = answer
+        self.now = now
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
         super().__init__(("127.0.0.1", port), _Handler)
