@@ -17,6 +17,7 @@ from linepicker import _record as records
 from linepicker._company import Flight, Onlooker
 from linepicker._decode import decode
 from linepicker._kept import Held, Kept
+from linepicker._learn import Evidence
 from linepicker._line import LineState, Rank, assess, conclude, is_clear, ordinary_limits
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
@@ -86,6 +87,7 @@ class Fleet:
         self._dirty: set[str] = set()
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
+        self.evidence = Evidence()
 
     def opened(self, epoch: str, version: int) -> None:
         """Which store this is."""
@@ -285,6 +287,7 @@ class Fleet:
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
         before, self._states = self._states, {}
+        self.evidence = Evidence()
         for line in lines:
             mine, number = held[line.number], line.number
             old = before.get(number)
@@ -305,6 +308,7 @@ class Fleet:
             )
             state = self._states[number]
             state.clear = is_clear(state.standing, state.conclusion)
+            self.evidence.hear(number, state.standing)
         self.polled(issued)
         self._rank_all()
 
@@ -374,6 +378,7 @@ class Fleet:
             return
         state.standing, state.standing_version, state.budget = standing, version, None
         state.same = Write(state.standing_key, version, SAME)
+        self.evidence.hear(number, standing)
         state.conclusion = conclude(standing, self.policy)
         state.clear = is_clear(standing, state.conclusion)
         self._dirty.add(number)
