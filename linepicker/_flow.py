@@ -28,6 +28,7 @@ from linepicker._charge import charge
 from linepicker._contact import PAIR_KEPT, Contact
 from linepicker._conversation import look, said
 from linepicker._core import Grant, Refusal, decide
+from linepicker._days import began, begins
 from linepicker._decode import decode
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
@@ -103,6 +104,7 @@ def reserve(
         if answer.applied:
             fleet.out_since = None
             fleet.spent(made.number, answer.records[writes[0].key].version, spending, mine=True)
+            began(fleet, choice, answer)
             who.met(answer.records[who.contact_key].version, contact)
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{{to}} is written to despite: {made.notes[-1][1]}", 20, "despite", who)
@@ -201,7 +203,7 @@ def _draft(
     writes = [
         Write(state.spending_key, state.spending_version, spending.encode()),
         Write(who.contact_key, who.contact_version, contact.encode()),
-        state.same,
+        state.same if spending.day == state.spending.day else begins(fleet, state, grant, now),
         fleet.same,
     ]
     if who.same is not None:

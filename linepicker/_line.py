@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from linepicker import _windows as windows
+from linepicker._learn import allowed
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
 from linepicker._windows import DAY, HOUR, SPREAD, WEEK
@@ -187,9 +188,9 @@ def whole_budget(state: LineState, policy: Policy, now: float, *, slow: bool) ->
     running = spending.day > 0 and spending.day_start + DAY > now
     number = spending.day if running else spending.day + 1
     at_risk = state.conclusion.at_risk or slow
-    cap = NEVER
+    cap = allowed(state.standing, policy)
     if not state.standing.warm:
-        cap = policy.warmup.start * policy.warmup.factor ** min(number - 1, 64)
+        cap = min(cap, policy.warmup.start * policy.warmup.factor ** min(number - 1, 64))
     scale = policy.at_risk.budget if at_risk else 1.0
     ramp_for = state.conclusion.ramp_for
     if ramp_for:

@@ -25,6 +25,7 @@ from linepicker._bytes import (
     load,
     swapped,
 )
+from linepicker._learned import NOTHING, Learned
 from linepicker._observations import Observations
 
 EPOCH: Final = "epoch"
@@ -111,6 +112,7 @@ class Standing:
     tripped_for: str = ""
     vitality: float = 1.0
     weighed_at: float = 0.0
+    learned: Learned = NOTHING
     format: int = FORMAT
     rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
@@ -134,6 +136,9 @@ class Standing:
             "vitality": self.vitality,
             "weighed_at": self.weighed_at,
         }
+        learned = self.learned.to_json()
+        if learned:
+            known["learned"] = learned
         return bytes([self.format]) + dump({**self.rest, **known})
 
     @classmethod
@@ -160,6 +165,7 @@ class Standing:
                 tripped_for=str(value.pop("tripped_for")),
                 vitality=float(value.pop("vitality")),
                 weighed_at=float(value.pop("weighed_at")),
+                learned=Learned.from_json(value.pop("learned", {})),
                 format=number,
                 rest=value,
             )

@@ -17,6 +17,7 @@ from linepicker import _record as records
 from linepicker._company import Flight, Onlooker
 from linepicker._decode import decode
 from linepicker._kept import Held, Kept
+from linepicker._learn import Evidence
 from linepicker._line import LineState, Rank, assess, conclude, is_clear, ordinary_limits
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
@@ -89,6 +90,7 @@ class Fleet:
         self._dirty: set[str] = set()
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
+        self.evidence = Evidence()
 
     def opened(self, epoch: str, version: int) -> None:
         """Which store this is."""
@@ -288,6 +290,7 @@ class Fleet:
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
         before, states = self._states, dict[str, LineState]()
+        self.evidence = Evidence()
         for line in lines:
             mine, number = held[line.number], line.number
             old = before.get(number)
@@ -307,6 +310,7 @@ class Fleet:
                 Write(records.standing_key(number), mine.standing_version, SAME),
             )
             state.clear = is_clear(state.standing, state.conclusion)
+            self.evidence.hear(number, state.standing)
         self._states = states
         self.polled(issued)
         self._rank_all()
@@ -377,6 +381,7 @@ class Fleet:
             return
         state.standing, state.standing_version, state.budget = standing, version, None
         state.same = Write(state.standing_key, version, SAME)
+        self.evidence.hear(number, standing)
         state.conclusion = conclude(standing, self.policy)
         state.clear = is_clear(standing, state.conclusion)
         self._dirty.add(number)

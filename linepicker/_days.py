@@ -1,0 +1,35 @@
+"""What a reservation that opens a line's sending day does to the line's standing."""
+
+from __future__ import annotations
+
+from linepicker import _record as records
+from linepicker._core import Grant
+from linepicker._learn import opened
+from linepicker._line import LineState
+from linepicker.fleet import Fleet
+from linepicker.stores import Answer, Write
+
+
+def begins(fleet: Fleet, state: LineState, grant: Grant, now: float) -> Write:
+    """Take what the last sending day taught into the line's standing; where it taught nothing, demand that the standing stays
+    as it is."""
+    standing = opened(
+        state.standing,
+        state.spending,
+        state.limits,
+        fleet.policy,
+        grant.budget.day_number,
+        fleet.evidence,
+        now,
+    )
+    if standing is state.standing:
+        return state.same
+    grant.opened = standing
+    return Write(state.standing_key, state.standing_version, standing.encode())
+
+
+def began(fleet: Fleet, grant: Grant, answer: Answer) -> None:
+    """Hold the standing that was written with a reservation, if one was."""
+    if grant.opened is not None:
+        key = records.standing_key(grant.number)
+        fleet.wrote(key, answer.records[key].version, grant.opened)
