@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -19,6 +18,7 @@ from linepicker._failing import seen_in_week
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
 from linepicker._tally import Tally, troubles
 from linepicker._windows import DAY
+from linepicker._words import moment
 from linepicker.fleet import Fleet
 from linepicker.model import Assignment, Capacity, LineView, Plan, To
 
@@ -48,14 +48,6 @@ _TRIPPED: Final = {
     "probe": " again when one was tried",
     "": "",
 }
-
-
-def moment(at: float) -> str:
-    """A moment for people."""
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        return f"{at:.0f}"
 
 
 def view(state: LineState, fleet: Fleet, now: float, tally: Tally | None) -> LineView:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from linepicker.cli import show, words
+from linepicker import _words as words
+from linepicker.cli import show
 from linepicker.cli.moving import copy, export, load_file
 from linepicker.cli.serve import webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
