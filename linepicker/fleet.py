@@ -15,7 +15,7 @@ import attrs
 
 from linepicker import _record as records
 from linepicker._decode import decode
-from linepicker._line import LineState, Rank, assess, conclude, is_clear
+from linepicker._line import LineState, Rank, assess, conclude, is_clear, remembering
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
@@ -262,7 +262,7 @@ class Fleet:
         after = attrs.evolve(
             after, first_seen=since, reputation=seen, status=status, released=released
         )
-        return after if new or after != standing else None
+        return remembering(after, span, now) if new or after != standing else None
 
     def _is_back(self, number: str) -> bool:
         return self.polled_at is not None and number not in self._states
