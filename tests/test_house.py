@@ -61,6 +61,8 @@ HOMES = {
     "cachetools": ("webhooks.py", "providers/"),
     "dataclasses": (),
     "httpx": ("providers/linq/", "testing/"),
+    "jinja2": ("web/",),
+    "markupsafe": ("web/",),
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py", "stores/_postgres_database.py"),
     "psycopg_pool": ("stores/_postgres_database.py",),

@@ -13,7 +13,7 @@ import typer
 from linepicker import _words as words
 from linepicker.cli import show
 from linepicker.cli.moving import copy, export, load_file
-from linepicker.cli.serve import webhooks
+from linepicker.cli.serve import serve, webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.cli.takeover import known, take_over
 from linepicker.model import LineView
@@ -289,6 +289,7 @@ def resume(
 
 
 app.command()(webhooks)
+app.command()(serve)
 app.command()(copy)
 app.command()(export)
 
