@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 from zlib import crc32
 
@@ -17,17 +17,15 @@ from linepicker import _record as records
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Flow, Made, Read, Who
 from linepicker._candidates import Request
-from linepicker._decode import decode
 from linepicker._flow import preview, reserve
 from linepicker._outage import surviving
-from linepicker._overview import Overview, outlook, overview
-from linepicker._polls import ready
+from linepicker._polls import read_all, tallies
 from linepicker._receipts import report_chat, report_receipt
 from linepicker._record import EPOCH
 from linepicker._replies import report_person, report_reply
 from linepicker._update import absorb
 from linepicker._views import assignment, capacity, plan, view
-from linepicker.errors import Blocked, Held, NoLine, NotNow, SourceError, StaleHealth
+from linepicker.errors import SourceError
 from linepicker.fleet import Fleet
 from linepicker.model import (
     Assignment,
@@ -251,54 +249,16 @@ class Desk:
 
     def lines(self, now: float) -> Flow[list[LineView]]:
         """Every line as it stands, its records read anew."""
-        now = yield from self._read_all(now)
-        found = yield from self._tallies()
+        now = yield from read_all(self.fleet, now)
+        found = yield from tallies(self.fleet)
         return [
-            view(state, self.fleet, now, found.get(records.tally_key(number)))
-            for number, state in self.fleet.states()
+            view(state, self.fleet, now, found.get(number)) for number, state in self.fleet.states()
         ]
-
-    def overview(self, now: float) -> Flow[Overview]:
-        """Every line with its week, and how fresh that is."""
-        now = yield from self._read_all(now)
-        found = yield from self._tallies()
-        seen: Overview = yield from overview(self.fleet, now, found)
-        return seen
-
-    def outlook(self, now: float, hours: int) -> Flow[tuple[int, ...]]:
-        """How many new conversations fit into each of the next hours, by the records last read."""
-        now = yield from ready(self.fleet, now)
-        counts: tuple[int, ...] = yield from outlook(self.fleet, now, hours)
-        return counts
-
-    def watch(self, listener: Callable[[Made | Decision], None]) -> None:
-        """Tell *listener* of every choice from now on: the reservation, or the decision of a refusal before it is raised. It
-        must be quick and never raise, for it is called in the middle of the call. Who does not watch pays nothing."""
-        plain = self.reserve
-
-        def watched(
-            who: Who,
-            request: Request,
-            now: float,
-            made_id: str,
-            *,
-            key: str | None,
-            begun: Callable[[Made], None] | None = None,
-        ) -> Flow[Made]:
-            try:
-                made: Made = yield from plain(who, request, now, made_id, key=key, begun=begun)
-            except (NoLine, Held, NotNow, Blocked, StaleHealth) as refusal:
-                listener(refusal.decision)
-                raise
-            listener(made)
-            return made
-
-        self.reserve = watched  # type: ignore[method-assign]  # so that nothing is asked where nobody watches
 
     def capacity(self, now: float, horizon: float) -> Flow[Capacity]:
         """How much fits."""
         check_moment("horizon", horizon)
-        now = yield from self._read_all(now)
+        now = yield from read_all(self.fleet, now)
         return capacity(self.fleet, now, horizon)
 
     def plan(
@@ -307,7 +267,7 @@ class Desk:
         """Who, from where, when."""
         check_moment("deadline", deadline)
         people = [self.who(to) for to in recipients]
-        now = yield from self._read_all(now)
+        now = yield from read_all(self.fleet, now)
         for batch in batches(people):
             answer: Answer = yield Read([EPOCH, *(who.contact_key for who in batch)])
             absorb(self.fleet, answer)
@@ -335,19 +295,6 @@ class Desk:
         if since is not None:
             check_moment("since", since)
         return upkeep.Belongs(self.who(to), Line(number).number, since, chat_id)
-
-    def _tallies(self) -> Flow[Mapping[str, Any]]:
-        answer: Answer = yield Read([records.tally_key(n) for n, _ in self.fleet.states()])
-        return {key: decode(key, record) for key, record in answer.records.items()}
-
-    def _read_all(self, now: float) -> Flow[float]:
-        now = yield from ready(self.fleet, now)
-        if self.fleet.polled_at is None:
-            raise self.fleet.last_error or SourceError("no list of lines has been read yet")
-        answer: Answer = yield Read([EPOCH, *self.fleet.keys()])
-        absorb(self.fleet, answer)
-        self.fleet.at(now)
-        return now
 
     # Results
 

@@ -5,15 +5,15 @@ Nothing is decided by it. What takes long is worked out in portions, between whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import attrs
 
-from linepicker import _record as records
 from linepicker._asks import Flow, Sleep
 from linepicker._line import LineState, budget_of, called
+from linepicker._polls import read_all, ready, tallies
 from linepicker._tally import Tally
 from linepicker._views import forecast, view
 from linepicker._windows import HOUR, ROWS, SPREAD
@@ -70,14 +70,13 @@ class Overview:
         )
 
 
-def overview(fleet: Fleet, now: float, tallies: Mapping[str, Any]) -> Flow[Overview]:
-    """All lines, with these tallies, by their keys."""
+def overview(fleet: Fleet, now: float) -> Flow[Overview]:
+    """All lines, their records read anew. Raises SourceError where no list was ever read."""
+    now = yield from read_all(fleet, now)
+    counts = yield from tallies(fleet)
     found = list[LineDetail]()
     for portion in _portions(fleet.states()):
-        found += [
-            _detail(state, fleet, now, tallies.get(records.tally_key(number)))
-            for number, state in portion
-        ]
+        found += [_detail(state, fleet, now, counts.get(number)) for number, state in portion]
         yield Sleep(0.0)
     assert fleet.polled_at is not None
     return Overview(
@@ -91,7 +90,8 @@ def overview(fleet: Fleet, now: float, tallies: Mapping[str, Any]) -> Flow[Overv
 
 
 def outlook(fleet: Fleet, now: float, hours: int) -> Flow[tuple[int, ...]]:
-    """How many new conversations fit into each of the next *hours*, each opened as soon as may be."""
+    """How many new conversations fit into each of the next *hours*, each opened as soon as may be, by the records last read."""
+    now = yield from ready(fleet, now)
     found = [0] * hours
     for portion in _portions(fleet.states(), 1):
         for _, state in portion:

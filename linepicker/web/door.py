@@ -10,8 +10,10 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
 from linepicker._asks import Flow, Made
-from linepicker._overview import Overview
+from linepicker._overview import Overview, outlook, overview
 from linepicker.arouter import AsyncRouter
+from linepicker.errors import Blocked, Held, NoLine, NotNow, StaleHealth
+from linepicker.fleet import Fleet
 from linepicker.model import Assignment, Decision
 from linepicker.router import Router
 
@@ -31,8 +33,23 @@ class Door:
         self._threads: CapacityLimiter | None = None
 
     def watch(self, listener: Callable[[Made | Decision], None]) -> None:
-        """Tell *listener* of every choice from now on."""
-        self._router._desk.watch(listener)
+        """Tell *listener* of every choice from now on: the reservation, or the decision of a refusal
+        before it is raised. It must be quick and never raise, for it is called in the middle of the call.
+
+        It stands in the way of the router's own function, so that nothing is asked where nobody watches."""
+        desk = self._router._desk
+        plain = desk.reserve
+
+        def watched(*values: Any, **more: Any) -> Flow[Made]:
+            try:
+                made: Made = yield from plain(*values, **more)
+            except (NoLine, Held, NotNow, Blocked, StaleHealth) as refusal:
+                listener(refusal.decision)
+                raise
+            listener(made)
+            return made
+
+        desk.reserve = watched  # type: ignore[method-assign]  # as said
 
     @property
     def pool(self) -> str:
@@ -46,14 +63,12 @@ class Door:
 
     async def overview(self) -> Overview:
         """All lines, read anew."""
-        found: Overview = await self._flow(self._router._desk.overview)
+        found: Overview = await self._flow(overview)
         return found
 
     async def outlook(self, hours: int) -> tuple[int, ...]:
         """How many new conversations fit into each of the next hours."""
-        found: tuple[int, ...] = await self._flow(
-            lambda now: self._router._desk.outlook(now, hours)
-        )
+        found: tuple[int, ...] = await self._flow(lambda fleet, now: outlook(fleet, now, hours))
         return found
 
     async def assignment(self, to: str | list[str]) -> Assignment | None:
@@ -85,9 +100,10 @@ class Door:
             return await verb(*values, **more)
         return await self.in_a_thread(lambda: verb(*values, **more))
 
-    async def _flow(self, begin: Callable[[float], Flow[Any]]) -> Any:
+    async def _flow(self, begin: Callable[[Fleet, float], Flow[Any]]) -> Any:
         router = self._router
         router._alive()
+        flow = begin(router._desk.fleet, router._clock.now())
         if isinstance(router, AsyncRouter):
-            return await router._drive(begin(router._clock.now()))
-        return await self.in_a_thread(lambda: router._drive(begin(router._clock.now())))
+            return await router._drive(flow)
+        return await self.in_a_thread(lambda: router._drive(flow))
