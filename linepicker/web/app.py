@@ -220,6 +220,7 @@ class StatusApp:
         self._streams += 1
         try:
             yield b"retry: 3000\n\n"
+            await board.look()
             while not self._closed and time.monotonic() - start < STREAM_LASTS:
                 update = board.since(turn)
                 if update is not None:
