@@ -1,4 +1,4 @@
-"""`python -m benchmarks pick` (or `webhooks`) measures and reports; it asserts nothing. `--self-check` tests the benchmarks."""
+"""`python -m benchmarks pick` (or `webhooks`, `page`) measures and reports; it asserts nothing. `--self-check` tests the benchmarks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
-from benchmarks import pick, webhooks
-from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings
+from benchmarks import page, pick, webhooks
+from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings, version
 
 
 @attrs.frozen
@@ -22,7 +22,7 @@ class Outcome:
     """What one run found. A goal that could not be measured has no ratio."""
 
     surroundings: Mapping[str, Any]
-    scale: pick.Scale | webhooks.Scale
+    scale: pick.Scale | webhooks.Scale | page.Scale
     words: Sequence[str]
     figures: Mapping[str, Figures]
     ratios: Mapping[str, Ratio | None]
@@ -33,7 +33,7 @@ class Outcome:
     def of(
         cls,
         where: Mapping[str, Any],
-        scale: pick.Scale | webhooks.Scale,
+        scale: pick.Scale | webhooks.Scale | page.Scale,
         figures: Mapping[str, Figures],
         goals: Sequence[Goal],
         missing: Sequence[str],
@@ -126,12 +126,23 @@ def run_webhooks(scale: webhooks.Scale, say: Callable[[str], None]) -> Outcome:
     return Outcome.of(where, scale, figures, webhooks.goals(), missing)
 
 
+def run_page(scale: page.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what the status page costs."""
+    where, missing = surroundings(page.PACKAGES), page.missing()
+    del where["gc"]  # the servers and the browser are left alone
+    for each in missing:
+        say(f"NOT MEASURED: {each}")
+    figures = {} if version("jinja2") is None else page.figures(scale, say)
+    return Outcome.of(where, scale, figures, page.goals(), missing)
+
+
 def self_check() -> None:
     """Run every benchmark very small. Raises SystemExit if a figure makes no sense."""
     start = time.perf_counter()
     outcomes = [
         run_pick(pick.TINY, say=lambda _: None),
         run_webhooks(webhooks.TINY, say=lambda _: None),
+        run_page(page.TINY, say=lambda _: None),
     ]
     subjects = goals = 0
     for outcome in outcomes:
@@ -158,7 +169,11 @@ def main() -> None:
         "--self-check", action="store_true", help="run everything very small, within seconds"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module, what in ((pick, "what a choice costs"), (webhooks, "what a webhook costs")):
+    for module, what in (
+        (pick, "what a choice costs"),
+        (webhooks, "what a webhook costs"),
+        (page, "what the status page costs"),
+    ):
         name = module.__name__.rpartition(".")[2]
         one = commands.add_parser(
             name, help=what, description=module.__doc__, formatter_class=_AsWritten
@@ -185,6 +200,10 @@ def _run(
     if arguments.command == "webhooks":
         often = webhooks.QUICK if arguments.quick else webhooks.Scale()
         return run_webhooks(attrs.evolve(often, **changes), say)
+    if arguments.command == "page":
+        return run_page(
+            attrs.evolve(page.QUICK if arguments.quick else page.Scale(), **changes), say
+        )
     if arguments.lines:
         changes["lines"] = arguments.lines
     return run_pick(attrs.evolve(pick.QUICK if arguments.quick else pick.Scale(), **changes), say)
