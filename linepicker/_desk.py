@@ -32,7 +32,6 @@ from linepicker._watch import NO_SHADOW, watching
 from linepicker.fleet import Fleet
 from linepicker.model import (
     Assignment,
-    Capacity,
     ChatHealth,
     ChatHealthChanged,
     Decision,
@@ -44,19 +43,17 @@ from linepicker.model import (
     OptedIn,
     OptedOut,
     Outcome,
-    Plan,
     Replied,
     Report,
     Verdict,
 )
+from linepicker.plans import Capacity, Plan
 from linepicker.policy import Policy
 from linepicker.recipients import area_code, parse
 from linepicker.stores import Handle
 
 log = logging.getLogger("linepicker")
 
-SHORT_FETCH: Final = 2.0
-"""How long, in seconds, a call that has a snapshot waits for a newer one."""
 PEOPLE_KEPT: Final = 20_000
 """How many recipients, with the records last seen of them, a process keeps at most."""
 BATCH: Final = 500
