@@ -10,8 +10,8 @@ from typing import Final
 from linepicker._asks import Flow, Made, Who
 from linepicker._candidates import Request
 from linepicker._plan import Rehearsal, twin_of
-from linepicker._views import day_and_minute
 from linepicker._windows import DAY, HOUR
+from linepicker._words import day_and_minute
 from linepicker.fleet import Fleet
 from linepicker.model import (
     Line,

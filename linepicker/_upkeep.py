@@ -16,6 +16,7 @@ from linepicker._asks import (
 )
 from linepicker._contact import Contact
 from linepicker._decode import decode
+from linepicker._line import remembering
 from linepicker._links import CHATS_KEPT, link_of, usable
 from linepicker._news import news
 from linepicker._observations import DRIFT, UNKNOWN
@@ -107,7 +108,7 @@ def _reported(
             str(report.status), report.at, now, polls=polls if shown else (), span=span
         )
         after = attrs.evolve(after, status=seen or standing.status)
-    return after if after != standing else None
+    return remembering(after, span, now) if after != standing else None
 
 
 def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> Flow[None]:

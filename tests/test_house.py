@@ -81,6 +81,8 @@ HOMES = {
     "cachetools": ("webhooks.py", "providers/"),
     "dataclasses": (),
     "httpx": ("providers/linq/", "testing/"),
+    "jinja2": ("web/",),
+    "markupsafe": ("web/",),
     "matplotlib": ("simulate/",),
     "opentelemetry": ("telemetry.py",),
     "phonenumbers": ("recipients.py",),

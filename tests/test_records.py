@@ -63,6 +63,7 @@ standings = st.builds(
     st.sampled_from(["", "streak", "share", "probe"]),
     st.floats(0.1, 1.0),
     moments,
+    st.lists(st.tuples(moments, st.sampled_from(["HEALTHY", "FLAGGED"])), max_size=3).map(tuple),
 )
 contacts = st.builds(
     lambda times, **fields: Contact(

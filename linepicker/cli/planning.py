@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from linepicker._views import day_and_minute
+from linepicker._words import day_and_minute
 from linepicker.cli import rows, show
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
 from linepicker.plans import Capacity, Plan
