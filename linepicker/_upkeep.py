@@ -18,7 +18,7 @@ from linepicker._contact import Contact
 from linepicker._decode import decode
 from linepicker._line import remembering
 from linepicker._links import CHATS_KEPT, link_of, usable
-from linepicker._news import news
+from linepicker._news import line_news
 from linepicker._observations import DRIFT, UNKNOWN
 from linepicker._polls import open_store, ready
 from linepicker._record import EPOCH, Standing
@@ -67,7 +67,7 @@ def report_line(
     expires = {event: now + EVENTS_KEPT} if event else {}
     written: bool = yield from update(fleet, keys, change, expires=expires)
     if written:
-        yield from news(fleet, now, at_once=True)
+        yield from line_news(fleet, number, now)
     return written
 
 
@@ -123,7 +123,7 @@ def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> F
         return {key: attrs.evolve(standing, operator=state, reason=reason)}
 
     yield from update(fleet, [key], change)
-    yield from news(fleet, now, at_once=True)
+    yield from line_news(fleet, number, now)
 
 
 def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:
