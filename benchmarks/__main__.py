@@ -1,4 +1,4 @@
-"""`python -m benchmarks pick` (`plan`, `stores`, `sizes`, `webhooks`, `telemetry`) measures and reports; it asserts nothing.
+"""`python -m benchmarks NAME` measures and reports; it asserts nothing. `--help` tells the names.
 
 `--self-check` tests the benchmarks.
 """
@@ -16,11 +16,17 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from benchmarks import pick, plan, sizes, stores, telemetry, webhooks
-from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings
+from benchmarks import page, pick, plan, sizes, stores, telemetry, webhooks
+from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings, version
 
 Scale: TypeAlias = (
-    pick.Scale | plan.Scale | stores.Scale | sizes.Scale | webhooks.Scale | telemetry.Scale
+    page.Scale
+    | pick.Scale
+    | plan.Scale
+    | stores.Scale
+    | sizes.Scale
+    | webhooks.Scale
+    | telemetry.Scale
 )
 
 
@@ -182,6 +188,16 @@ def run_telemetry(scale: telemetry.Scale, say: Callable[[str], None]) -> Outcome
     return Outcome.of(where, scale, figures, telemetry.goals(), missing)
 
 
+def run_page(scale: page.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what the status page costs."""
+    where, missing = surroundings(page.PACKAGES), page.missing()
+    del where["gc"]  # the servers and the browser are left alone
+    for each in missing:
+        say(f"NOT MEASURED: {each}")
+    figures = {} if version("jinja2") is None else page.figures(scale, say)
+    return Outcome.of(where, scale, figures, page.goals(), missing)
+
+
 def self_check() -> None:
     """Run every benchmark very small. Raises SystemExit if a figure makes no sense."""
     start = time.perf_counter()
@@ -192,6 +208,7 @@ def self_check() -> None:
         run_plan(plan.TINY, say=lambda _: None),
         run_webhooks(webhooks.TINY, say=lambda _: None),
         run_telemetry(telemetry.TINY, say=lambda _: None),
+        run_page(page.TINY, say=lambda _: None),
     ]
     subjects = goals = 0
     for outcome in outcomes:
@@ -225,6 +242,7 @@ def main() -> None:
         (plan, "what a plan costs"),
         (webhooks, "what a webhook costs"),
         (telemetry, "what being measured costs"),
+        (page, "what the status page costs"),
     ):
         name = module.__name__.rpartition(".")[2]
         one = commands.add_parser(
@@ -269,6 +287,10 @@ def _run(
     if arguments.command == "telemetry":
         few = telemetry.QUICK if arguments.quick else telemetry.Scale()
         return run_telemetry(attrs.evolve(few, **changes), say)
+    if arguments.command == "page":
+        return run_page(
+            attrs.evolve(page.QUICK if arguments.quick else page.Scale(), **changes), say
+        )
     if arguments.lines:
         changes["lines"] = arguments.lines
     return run_pick(attrs.evolve(pick.QUICK if arguments.quick else pick.Scale(), **changes), say)

@@ -17,7 +17,6 @@ from linepicker.errors import (
 from linepicker.model import (
     Assignment,
     Candidate,
-    Capacity,
     ChatHealthChanged,
     Decision,
     Delivered,
@@ -31,12 +30,12 @@ from linepicker.model import (
     OptedIn,
     OptedOut,
     Outcome,
-    Plan,
     Replied,
     Reputation,
     ServiceStatus,
     Verdict,
 )
+from linepicker.plans import Capacity, Plan
 from linepicker.policy import Policy
 from linepicker.router import Reservation, Router
 

@@ -14,29 +14,24 @@ import attrs
 
 from linepicker import _record as records
 from linepicker import _upkeep as upkeep
-from linepicker._asks import Flow, Made, Now, Read, Who
+from linepicker._asks import Flow, Made, Now, Who
 from linepicker._candidates import Request
-from linepicker._decode import decode
 from linepicker._flow import preview, reserve
 from linepicker._hold import hold
 from linepicker._outage import surviving
 from linepicker._plan import capacity, everybody, read_people
-from linepicker._polls import ready
+from linepicker._polls import read_all, tallies
 from linepicker._quiet import quiet_of, rest_of
 from linepicker._receipts import report_chat, report_receipt
-from linepicker._record import EPOCH
 from linepicker._replies import report_person, report_reply
 from linepicker._shadow import ShadowCounts
 from linepicker._shortfall import plan
 from linepicker._source import checked, takes_limits
-from linepicker._update import absorb
 from linepicker._views import assignment, view
 from linepicker._watch import NO_SHADOW, watching
-from linepicker.errors import SourceError
 from linepicker.fleet import Fleet
 from linepicker.model import (
     Assignment,
-    Capacity,
     ChatHealth,
     ChatHealthChanged,
     Decision,
@@ -48,19 +43,17 @@ from linepicker.model import (
     OptedIn,
     OptedOut,
     Outcome,
-    Plan,
     Replied,
     Report,
     Verdict,
 )
+from linepicker.plans import Capacity, Plan
 from linepicker.policy import Policy
 from linepicker.recipients import area_code, parse
-from linepicker.stores import Answer, Handle
+from linepicker.stores import Handle
 
 log = logging.getLogger("linepicker")
 
-SHORT_FETCH: Final = 2.0
-"""How long, in seconds, a call that has a snapshot waits for a newer one."""
 PEOPLE_KEPT: Final = 20_000
 """How many recipients, with the records last seen of them, a process keeps at most."""
 BATCH: Final = 500
@@ -273,18 +266,16 @@ class Desk:
 
     def lines(self, now: float) -> Flow[list[LineView]]:
         """Every line as it stands, its records read anew."""
-        now = yield from self._read_all(now)
-        tallies: Answer = yield Read([records.tally_key(n) for n, _ in self.fleet.states()])
-        found = {key: decode(key, record) for key, record in tallies.records.items()}
+        now = yield from read_all(self.fleet, now)
+        found = yield from tallies(self.fleet)
         return [
-            view(state, self.fleet, now, found.get(records.tally_key(number)))
-            for number, state in self.fleet.states()
+            view(state, self.fleet, now, found.get(number)) for number, state in self.fleet.states()
         ]
 
     def capacity(self, now: float, horizon: float) -> Flow[Capacity]:
         """How much fits."""
         check_moment("horizon", horizon)
-        now = yield from self._read_all(now)
+        now = yield from read_all(self.fleet, now)
         rest = rest_of(self._quiet, [""]) if self._quiet is not None else ()
         return (yield from capacity(self.fleet, self._plain, rest, now, horizon))
 
@@ -298,7 +289,7 @@ class Desk:
         """Who, from where, when. *held*: what can be is reserved, and put there."""
         check_moment("deadline", deadline)
         people = everybody(self.who, recipients)
-        now = yield from self._read_all(now)
+        now = yield from read_all(self.fleet, now)
         yield from read_people(self.fleet, people)
         if held is not None:
             yield from hold(self.fleet, people, self._plain, now, deadline, held)
@@ -327,15 +318,6 @@ class Desk:
         if since is not None:
             check_moment("since", since)
         return upkeep.Belongs(self.who(to), Line(number).number, since, chat_id)
-
-    def _read_all(self, now: float) -> Flow[float]:
-        now = yield from ready(self.fleet, now)
-        if self.fleet.polled_at is None:
-            raise self.fleet.last_error or SourceError("no list of lines has been read yet")
-        answer: Answer = yield Read([EPOCH, *self.fleet.keys()])
-        absorb(self.fleet, answer)
-        self.fleet.at(now)
-        return now
 
     def shadowed(self, seconds: float) -> ShadowCounts:
         """What the policy in shadow would have done. Raises ValueError where there is none."""

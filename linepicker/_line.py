@@ -19,6 +19,8 @@ from linepicker.stores import Write
 NEVER: Final = math.inf
 PROBE_LEASE: Final = 600.0
 """How long an unsettled reservation keeps a line on probation to itself, in seconds after it was to leave."""
+PAST_AT_MOST: Final = 40
+"""How many changes of a line's reputation and status are remembered; none older than a week but the last."""
 BUDGETS: Final = frozenset({"day_budget", "hour_budget", "spread", "messages"})
 """The codes that mean: the line may be used, but has no room."""
 
@@ -122,6 +124,24 @@ def conclude(standing: Standing, policy: Policy) -> Conclusion:
         ramp_for=critical_at if critical_at is not None and second is None else 0.0,
         failing_until=standing.failing_until if policy.failures.mode == "enforce" else 0.0,
     )
+
+
+def called(standing: Standing, span: float) -> str:
+    """What a line's reputation and status come to: FLAGGED, CRITICAL, AT_RISK or HEALTHY."""
+    if standing.status.level(span) > 0:
+        return "FLAGGED"
+    return ("HEALTHY", "AT_RISK", "CRITICAL")[standing.reputation.level(span)]
+
+
+def remembering(standing: Standing, span: float, now: float) -> Standing:
+    """The standing, and in its past that it has come to something else, if it has at *now*."""
+    name, past = called(standing, span), standing.past
+    if past and past[-1][1] == name:
+        return standing
+    edge = now - WEEK
+    start = next((i for i, (at, _) in enumerate(past) if at > edge), len(past))
+    kept = past[max(0, start - 1) :]
+    return attrs.evolve(standing, past=(*kept, (now, name))[-PAST_AT_MOST:])
 
 
 def is_clear(standing: Standing, conclusion: Conclusion) -> bool:

@@ -30,7 +30,7 @@ def news(fleet: Fleet, now: float, *, at_once: bool = False) -> Flow[None]:
     """Tell which lines came to stand otherwise. What a line is first seen as is no news; that it has gone is."""
     if fleet.polled_at is None or (not at_once and 0.0 <= now - fleet.told_at < LOOK_EVERY):
         return
-    first, fleet.told_at = not fleet.told, now
+    fleet.told_at = now
     changes = []
     for number in fleet.told.keys() - {number for number, _ in fleet.states()}:
         was = fleet.told[number]
@@ -39,18 +39,34 @@ def news(fleet: Fleet, now: float, *, at_once: bool = False) -> Flow[None]:
             fleet.told[number] = gone
             changes.append(_change(number, was, gone, now, ""))
     for number, state in fleet.states():
-        known = fleet.told.get(number)
-        if known and known.version == state.standing_version and now < known.until:
-            continue
-        stands = _stands(state, fleet.span, now)
-        fleet.told[number] = stands
-        if known is None:
-            continue
-        if (known.standing, known.reputation) != (stands.standing, stands.reputation):
-            changes.append(_change(number, known, stands, now, state.standing.reason))
-    if not first:
-        for change in changes:
-            yield Tell(change)
+        change = _look(fleet, number, state, now)
+        if change is not None:
+            changes.append(change)
+    for change in changes:
+        yield Tell(change)
+
+
+def line_news(fleet: Fleet, number: str, now: float) -> Flow[None]:
+    """Tell at once whether one line came to stand otherwise."""
+    state = fleet.state(number)
+    if fleet.polled_at is None or state is None:
+        return
+    change = _look(fleet, number, state, now)
+    if change is not None:
+        yield Tell(change)
+
+
+def _look(fleet: Fleet, number: str, state: LineState, now: float) -> StandingChanged | None:
+    known = fleet.told.get(number)
+    if known and known.version == state.standing_version and now < known.until:
+        return None
+    stands = _stands(state, fleet.span, now)
+    fleet.told[number] = stands
+    if known is None:
+        return None
+    if (known.standing, known.reputation) == (stands.standing, stands.reputation):
+        return None
+    return _change(number, known, stands, now, state.standing.reason)
 
 
 def _stands(state: LineState, span: float, now: float) -> Stood:

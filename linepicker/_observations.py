@@ -149,11 +149,12 @@ class Observations:
 
     def level(self, span: float) -> int:
         """How bad the line is taken to be: 0 good, larger worse."""
-        return next(bad for bad in range(3) if self._established(bad, bad, span))
+        told = self.told
+        return next(bad for bad in range(3) if self._established(bad, bad, span, told))
 
     def recovering(self, span: float) -> bool:
         """Whether it was as bad as can be (2) and has not been good (0) since."""
-        return not self._established(0, 1, span)
+        return not self._established(0, 1, span, self.told)
 
     @property
     def reported(self) -> tuple[str, float] | None:
@@ -175,11 +176,13 @@ class Observations:
         moments += [m for name, ps in self.told.items() if name not in bad for m, _ in ps]
         return min((m for m in moments if m > last), default=last) if bad else 0.0
 
-    def _established(self, good: int, bad: int, span: float) -> bool:
+    def _established(
+        self, good: int, bad: int, span: float, told: Mapping[str, tuple[Reported, ...]]
+    ) -> bool:
         """Whether values up to badness *good* count, given all that is worse than *bad*."""
         better = [
             at
-            for name, pairs in self.told.items()
+            for name, pairs in told.items()
             if BADNESS.get(name, 0) <= good and name != UNKNOWN
             for at, _ in pairs
         ]
@@ -188,7 +191,7 @@ class Observations:
             if BADNESS.get(name, 0) > bad and moments:
                 after_poll = max(after_poll, moments[-1])
                 after_report = max(after_report, moments[-1])
-        for name, pairs in self.told.items():
+        for name, pairs in told.items():
             if BADNESS.get(name, 0) > bad:
                 for at, received in pairs:
                     ended = min((other for other in better if other > at), default=at + DRIFT)

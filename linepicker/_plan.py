@@ -28,7 +28,10 @@ from linepicker._update import absorb
 from linepicker._windows import DAY
 from linepicker.errors import InvalidRecipient
 from linepicker.fleet import Fleet
-from linepicker.model import Capacity, Line
+from linepicker.model import (
+    Line,
+)
+from linepicker.plans import Capacity
 from linepicker.stores import Answer
 
 FORECAST_AT_MOST: Final = 10_000

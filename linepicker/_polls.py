@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -30,6 +30,7 @@ from linepicker._news import news
 from linepicker._outage import pay
 from linepicker._record import EPOCH, Spending, Standing
 from linepicker._settle import flush
+from linepicker._tally import Tally
 from linepicker._update import MOVED, absorb, busy, encoded, moved_away
 from linepicker.errors import SourceError, StoreError
 from linepicker.fleet import Fleet
@@ -67,6 +68,24 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
     fleet.at(now)
     yield from news(fleet, now)
     return now
+
+
+def read_all(fleet: Fleet, now: float) -> Flow[float]:
+    """Read the records of all lines anew. Answers the moment it is then. Raises SourceError where no list was ever read."""
+    now = yield from ready(fleet, now)
+    if fleet.polled_at is None:
+        raise fleet.last_error or SourceError("no list of lines has been read yet")
+    answer: Answer = yield Read([EPOCH, *fleet.keys()])
+    absorb(fleet, answer)
+    fleet.at(now)
+    return now
+
+
+def tallies(fleet: Fleet) -> Flow[Mapping[str, Tally | None]]:
+    """The tallies of all lines by their numbers, None for a line that has none."""
+    keys = {number: records.tally_key(number) for number, _ in fleet.states()}
+    answer: Answer = yield Read(list(keys.values()))
+    return {number: decode(key, answer.records[key]) for number, key in keys.items()}
 
 
 def open_store(fleet: Fleet, *, write: bool) -> Flow[None]:

@@ -20,7 +20,7 @@ from linepicker._links import (
     owner,
     usable,
 )
-from linepicker._news import news
+from linepicker._news import line_news
 from linepicker._polls import ready
 from linepicker._record import Spending, Standing
 from linepicker._replies import turned
@@ -50,7 +50,7 @@ def report_receipt(fleet: Fleet, report: Receipt, finder: Finder, now: float) ->
     if written and receipt.tripped:
         told = f"messages of {number} fail ({receipt.tripped}): {fleet.policy.failures.mode}"
         yield Say(told, 30, "failing")
-        yield from news(fleet, now, at_once=True)
+        yield from line_news(fleet, number, now)
     return written
 
 

@@ -93,7 +93,8 @@ class Standing:
     time out ends that failed messages earned it, 0 if there is none; one message at a time follows until one is delivered,
     `probed_at` being when the first of them was SENT. `trips` counts such time outs in a row, the last at `tripped_at`, for
     `tripped_for`. `vitality`: what its outcomes came to at `weighed_at`. `operator`: "paused", "draining" or "", with the
-    reason given.
+    reason given. `past`: (since when, name) of what its reputation and status came to, oldest first: for people, nothing is
+    decided by it.
     """
 
     first_seen: float = 0.0
@@ -113,6 +114,7 @@ class Standing:
     vitality: float = 1.0
     weighed_at: float = 0.0
     learned: Learned = NOTHING
+    past: tuple[tuple[float, str], ...] = ()
     format: int = FORMAT
     rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
@@ -135,6 +137,7 @@ class Standing:
             "tripped_for": self.tripped_for,
             "vitality": self.vitality,
             "weighed_at": self.weighed_at,
+            "past": self.past,
         }
         learned = self.learned.to_json()
         if learned:
@@ -166,6 +169,7 @@ class Standing:
                 vitality=float(value.pop("vitality")),
                 weighed_at=float(value.pop("weighed_at")),
                 learned=Learned.from_json(value.pop("learned", {})),
+                past=tuple((float(at), str(name)) for at, name in value.pop("past", ())),
                 format=number,
                 rest=value,
             )

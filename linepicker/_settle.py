@@ -14,7 +14,7 @@ from linepicker._contact import Contact
 from linepicker._failing import after_probe
 from linepicker._line import PROBE_LEASE
 from linepicker._links import CHATS_KEPT, MESSAGES_KEPT, claimed, link_of, usable
-from linepicker._news import news
+from linepicker._news import line_news
 from linepicker._small import Block, Link, Ticket, encode_small
 from linepicker._update import update
 from linepicker._windows import DAY
@@ -199,13 +199,13 @@ def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Fl
     except BaseException:  # torn away: what went out is known all the same
         _keep(fleet, made, verdict)
         raise
-    yield from _line_news(fleet, verdict, now)
+    yield from _tell(fleet, made, verdict, now)
 
 
-def _line_news(fleet: Fleet, verdict: Verdict, now: float) -> Flow[None]:
+def _tell(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[None]:
     """Only when all is written, since whoever hears it may take their time, or be torn away."""
     if verdict.outcome is Outcome.LINE_REFUSED:
-        yield from news(fleet, now, at_once=True)
+        yield from line_news(fleet, made.number, now)
 
 
 def _keep(fleet: Fleet, made: Made, verdict: Verdict) -> None:
@@ -239,4 +239,4 @@ def settle_once(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[
     except BaseException:
         made.outcome = None
         raise
-    yield from _line_news(fleet, verdict, now)
+    yield from _tell(fleet, made, verdict, now)

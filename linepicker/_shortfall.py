@@ -10,10 +10,13 @@ from typing import Final
 from linepicker._asks import Flow, Made, Who
 from linepicker._candidates import Request
 from linepicker._plan import Rehearsal, twin_of
-from linepicker._views import day_and_minute
 from linepicker._windows import DAY, HOUR
+from linepicker._words import day_and_minute
 from linepicker.fleet import Fleet
-from linepicker.model import Line, Plan
+from linepicker.model import (
+    Line,
+)
+from linepicker.plans import Plan
 
 FURTHER: Final = 60 * DAY
 """How far beyond the deadline it is looked for room, in seconds."""

@@ -17,8 +17,9 @@ from linepicker._asks import (
 from linepicker._contact import Contact
 from linepicker._decode import decode
 from linepicker._learn import judged
+from linepicker._line import remembering
 from linepicker._links import CHATS_KEPT, link_of, usable
-from linepicker._news import news
+from linepicker._news import line_news
 from linepicker._observations import DRIFT, UNKNOWN
 from linepicker._polls import open_store, ready
 from linepicker._record import EPOCH, Spending, Standing
@@ -73,7 +74,7 @@ def report_line(
     expires = {event: now + EVENTS_KEPT} if event else {}
     written: bool = yield from update(fleet, keys, change, expires=expires)
     if written:
-        yield from news(fleet, now, at_once=True)
+        yield from line_news(fleet, number, now)
     return written
 
 
@@ -114,7 +115,7 @@ def _reported(
             str(report.status), report.at, now, polls=polls if shown else (), span=span
         )
         after = attrs.evolve(after, status=seen or standing.status)
-    return after if after != standing else None
+    return remembering(after, span, now) if after != standing else None
 
 
 def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> Flow[None]:
@@ -129,7 +130,7 @@ def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> F
         return {key: attrs.evolve(standing, operator=state, reason=reason)}
 
     yield from update(fleet, [key], change)
-    yield from news(fleet, now, at_once=True)
+    yield from line_news(fleet, number, now)
 
 
 def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -12,6 +11,7 @@ from linepicker._failing import seen_in_week
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
 from linepicker._tally import Tally, troubles
 from linepicker._windows import DAY
+from linepicker._words import moment
 from linepicker.fleet import Fleet
 from linepicker.model import Assignment, LineView, To
 
@@ -38,27 +38,6 @@ _TRIPPED: Final = {
     "probe": " again when one was tried",
     "": "",
 }
-
-
-_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-
-
-def moment(at: float) -> str:
-    """A moment for people."""
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        return f"{at:.0f}"
-
-
-def day_and_minute(at: float) -> str:
-    """A moment as one plans with it: "Fri 2026-12-04 18:00 UTC"; seconds only where there are any."""
-    try:
-        when = datetime.fromtimestamp(at, UTC)
-    except (OverflowError, ValueError, OSError):
-        return f"{at:.0f}"
-    seconds = f"{when:%S}" != "00"
-    return f"{_DAYS[when.weekday()]} {when:%Y-%m-%d %H:%M}{when.strftime(':%S') if seconds else ''} UTC"
 
 
 def view(state: LineState, fleet: Fleet, now: float, tally: Tally | None) -> LineView:

@@ -14,7 +14,7 @@ import attrs
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Begun, Desk, check_key, check_max_wait
+from linepicker._desk import Begun, Desk, check_key, check_max_wait
 from linepicker._hosttime import AsyncClock, HostTime, new_id, on_host_time
 from linepicker._logbook import Logbook
 from linepicker._move import move
@@ -23,9 +23,16 @@ from linepicker._promise import AsyncReservation
 from linepicker._send import send
 from linepicker._settle import undo
 from linepicker._shadow import ShadowCounts
-from linepicker._source import checked
+from linepicker._source import afetch
 from linepicker.errors import AlreadySent, SourceError, StoreError
-from linepicker.model import Assignment, Capacity, Decision, LineView, Plan, Report, StandingChanged
+from linepicker.model import (
+    Assignment,
+    Decision,
+    LineView,
+    Report,
+    StandingChanged,
+)
+from linepicker.plans import Capacity, Plan
 from linepicker.policy import Policy
 from linepicker.stores import Answer, AsyncStore, Handle
 from linepicker.stores import open as open_store
@@ -62,10 +69,9 @@ class AsyncRouter:
         self._store: AsyncStore = handle.astore() if handle is not None else given  # type: ignore[assignment]  # an AsyncStore as it is
         self._source: Any = source
         self._desk = Desk(source, policy, pool, seed, handle, shadow=shadow, record=record)
-        self._host = HostTime() if clock is None else None
-        self._clock: AsyncClock = clock or HostTime()
-        if self._host is not None:
-            self._clock = self._host
+        host = HostTime()
+        self._host = host if clock is None else None
+        self._clock: AsyncClock = clock or host
         self._logbook = Logbook(pool, on_standing, full_handles=full_handles)
         self._pid = os.getpid()
         self._begin()
@@ -88,9 +94,8 @@ class AsyncRouter:
 
     def _begin(self) -> None:
         self._dice = random.Random()
-        self._flight = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._desk.fleet.flight = self._flight
+        self._flight = self._desk.fleet.flight = asyncio.Lock()
         self._desk.fleet.shows_seen = getattr(self._store, "wants_seen", True)
 
     # The verbs
@@ -373,22 +378,11 @@ class AsyncRouter:
         return await self._flight.acquire()
 
     async def _fetch(self, ask: asks.Fetch) -> Fetched:
-        if self._desk.static is not None:
-            return Fetched(self._desk.static, self._clock.now())
-        issued = self._clock.now()
-        try:
-            if ask.patient:
-                lines = await self._source.fetch()
-            elif self._desk.takes_limits:
-                lines = await self._source.fetch(timeout=SHORT_FETCH, attempts=1)
-            else:
-                async with asyncio.timeout(SHORT_FETCH):  # wait_for may swallow a cancellation
-                    lines = await self._source.fetch()
-            return Fetched(checked(lines), issued)
-        except SourceError:
-            raise
-        except Exception as error:
-            raise SourceError(f"the source failed: {type(error).__name__}") from error
+        desk, issued = self._desk, self._clock.now()
+        if desk.static is not None:
+            return Fetched(desk.static, issued)
+        lines = await afetch(self._source, patient=ask.patient, limited=desk.takes_limits)
+        return Fetched(lines, issued)
 
     async def _call(self, call: Callable[[AsyncReservation], Awaitable[R]], made: Made) -> Called:
         reservation = AsyncReservation(self, made)

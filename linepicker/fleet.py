@@ -18,7 +18,15 @@ from linepicker._company import Flight, Onlooker
 from linepicker._decode import decode
 from linepicker._kept import Held, Kept
 from linepicker._learn import Evidence
-from linepicker._line import LineState, Rank, assess, conclude, is_clear, ordinary_limits
+from linepicker._line import (
+    LineState,
+    Rank,
+    assess,
+    conclude,
+    is_clear,
+    ordinary_limits,
+    remembering,
+)
 from linepicker._observations import BADNESS, DRIFT, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
@@ -256,7 +264,7 @@ class Fleet:
         after = attrs.evolve(
             after, first_seen=since, reputation=seen, status=status, released=released
         )
-        return after if new or after != standing else None
+        return remembering(after, span, now) if new or after != standing else None
 
     def _is_back(self, number: str) -> bool:
         return self.polled_at is not None and number not in self._states

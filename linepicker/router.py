@@ -15,7 +15,7 @@ import attrs
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import SHORT_FETCH, Desk, check_key, check_max_wait
+from linepicker._desk import Desk, check_key, check_max_wait
 from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
 from linepicker._logbook import Logbook
 from linepicker._move import move
@@ -23,17 +23,16 @@ from linepicker._polls import left_over, ready, refresh_now
 from linepicker._promise import Reservation
 from linepicker._send import send
 from linepicker._shadow import ShadowCounts
-from linepicker._source import checked
+from linepicker._source import fetch
 from linepicker.errors import AlreadySent, SourceError, StoreError
 from linepicker.model import (
     Assignment,
-    Capacity,
     Decision,
     LineView,
-    Plan,
     Report,
     StandingChanged,
 )
+from linepicker.plans import Capacity, Plan
 from linepicker.policy import Policy
 from linepicker.stores import Answer, Handle, Store
 from linepicker.stores import open as open_store
@@ -86,10 +85,9 @@ class Router:
         self._store: Store = handle.store() if handle is not None else given  # type: ignore[assignment]  # a Store as it is
         self._source: Any = source
         self._desk = Desk(source, policy, pool, seed, handle, shadow=shadow, record=record)
-        self._host = HostTime() if clock is None else None
-        self._clock: Clock = clock or HostTime()
-        if self._host is not None:
-            self._clock = self._host
+        host = HostTime()
+        self._host = host if clock is None else None
+        self._clock: Clock = clock or host
         self._logbook = Logbook(pool, on_standing, full_handles=full_handles)
         self._pid = os.getpid()
         self._begin()
@@ -435,19 +433,10 @@ class Router:
         return self._flight.acquire(blocking=ask.wait)
 
     def _fetch(self, ask: asks.Fetch) -> Fetched:
-        if self._desk.static is not None:
-            return Fetched(self._desk.static, self._clock.now())
-        issued = self._clock.now()
-        try:
-            if self._desk.takes_limits and not ask.patient:
-                lines = self._source.fetch(timeout=SHORT_FETCH, attempts=1)
-            else:
-                lines = self._source.fetch()
-            return Fetched(checked(lines), issued)
-        except SourceError:
-            raise
-        except Exception as error:
-            raise SourceError(f"the source failed: {type(error).__name__}") from error
+        desk, issued = self._desk, self._clock.now()
+        if desk.static is not None:
+            return Fetched(desk.static, issued)
+        return Fetched(fetch(self._source, patient=ask.patient, limited=desk.takes_limits), issued)
 
     def _call(self, call: Callable[[Reservation], R], made: Made) -> Called:
         reservation = Reservation(self, made)

@@ -176,6 +176,12 @@ class WebhookApp:
         self._legacy = legacy
         self._counts = Counter[str]()
         self._told: TTLCache[str, None] = TTLCache(maxsize=64, ttl=TOLD_EVERY)
+        self._heard_at: float | None = None
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the last verified webhook came, epoch seconds UTC; None: none since the start."""
+        return self._heard_at
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -213,6 +219,7 @@ class WebhookApp:
         return await self._take(event)
 
     async def _take(self, event: Event) -> Response:
+        self._heard_at = self._now()
         try:
             report = _read(event)
         except ValueError:

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import signal
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from linepicker.testing import ManualClock
 # A loaded machine is slow, and that is not a fault of the code: no deadline per example.
 settings.register_profile("linepicker", deadline=None, print_blob=True)
 settings.load_profile("linepicker")
+
+# A shell's background job ignores Ctrl-C, and so would every command that is started here and ended by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # A router's world behind each of its doors, told once for threads and coroutines.

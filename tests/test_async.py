@@ -1014,9 +1014,7 @@ def test_keep_fresh_in_a_thread_reads_the_list_until_it_ends():
 
 async def test_a_slow_source_is_left_after_a_short_while(monkeypatch):
     """A source that takes no limits is cancelled when a call has waited long enough, and the old list serves."""
-    from linepicker import arouter
-
-    monkeypatch.setattr(arouter, "SHORT_FETCH", 0.05)
+    monkeypatch.setattr("linepicker._source.SHORT_FETCH", 0.05)
     cancelled = []
 
     class Slow(AsyncAccount):

@@ -13,7 +13,8 @@ import attrs
 import pytest
 
 from linepicker import Router
-from linepicker.cli import show, words
+from linepicker import _words as words
+from linepicker.cli import show
 from linepicker.model import Line, LineView
 from linepicker.providers.linq import LinqSource
 from linepicker.recording import DecisionLog

@@ -301,7 +301,7 @@ def test_fault_F04_a_slow_or_endless_answer_holds_up_a_send_only_shortly(
     clock, raw, monkeypatch, server
 ):
     """A call that finds the list old waits for one short attempt, and goes on with what it has."""
-    monkeypatch.setattr(router_module, "SHORT_FETCH", 0.3)
+    monkeypatch.setattr("linepicker._source.SHORT_FETCH", 0.3)
     store = MemoryStore()
     Router([Line(A), Line(B)], clock=clock, store=store, policy=policy()).reserve(ANN)
     with FakeLinq([A, B], token=TOKEN) as fake:

@@ -11,7 +11,7 @@ FILES = sorted(path.relative_to(LIBRARY).as_posix() for path in LIBRARY.rglob("*
 
 # Imports go one way: a module may import its own tier and those before it. A private module that is named nowhere
 # belongs to the flow.
-GROUND = {"errors", "model", "recipients"}
+GROUND = {"errors", "model", "plans", "recipients"}
 RECORD = {
     "_bytes",
     "_contact",
@@ -41,6 +41,7 @@ ROUTER = {
     "_hosttime",
     "_logbook",
     "_promise",
+    "_source",
     "_watch",
     "arouter",
     "recording",
@@ -82,6 +83,8 @@ HOMES = {
     "cachetools": ("webhooks.py", "providers/"),
     "dataclasses": (),
     "httpx": ("providers/linq/", "testing/"),
+    "jinja2": ("web/",),
+    "markupsafe": ("web/",),
     "matplotlib": ("simulate/",),
     "opentelemetry": ("telemetry.py",),
     "phonenumbers": ("recipients.py",),
@@ -139,7 +142,7 @@ def may_import(path: str, name: str) -> bool:
         asked = name in {"recipients.mask", "recipients.mask_all"}
         return asked or there in {"errors", "model", "providers"}
     if here == "__init__":
-        return there in {"errors", "model", "policy", "router", "arouter"}
+        return there in {"errors", "model", "plans", "policy", "router", "arouter"}
     tier = next((n for n, names in enumerate(TIERS) if here in names), -1)
     if there in LAST and there != here:
         return here in {"cli", "__main__"}

@@ -960,9 +960,11 @@ def test_closing_from_outside_ends_what_a_stopped_loop_has_open(postgres, start)
 def test_routers_of_many_processes_spend_one_budget(postgres, start):
     """Three processes that each try the same people on two lines of ten a day open twenty conversations in all."""
     script = """
+        import logging
         import sys
         from linepicker import Line, NoLine, Policy, Router
 
+        logging.getLogger("linepicker").setLevel("ERROR")  # refusals are warned of
         policy = Policy.from_dict({
             "limits": {"new_per_day": 10, "new_per_hour": "off"},
             "pace": {"new_gap": 0.0, "message_gap": 0.0},

@@ -18,7 +18,7 @@ import typer
 
 import linepicker
 from linepicker import AsyncRouter, LinePickerError, Outcome, Policy, PolicyError, Router
-from linepicker.cli import words
+from linepicker import _words as words
 from linepicker.cli.app import app
 from linepicker.testing import FakeLinq
 

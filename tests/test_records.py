@@ -75,6 +75,7 @@ standings = st.builds(
     st.floats(0.1, 1.0),
     moments,
     learned,
+    st.lists(st.tuples(moments, st.sampled_from(["HEALTHY", "FLAGGED"])), max_size=3).map(tuple),
 )
 contacts = st.builds(
     lambda times, **fields: Contact(

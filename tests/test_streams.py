@@ -1005,8 +1005,8 @@ FAULTS = {
     ),
     "a poll counts from its answer on": (
         "router.py",
-        "return Fetched(checked(lines), issued)",
-        "return Fetched(checked(lines), self._clock.now())",
+        "limited=desk.takes_limits), issued)",
+        "limited=desk.takes_limits), self._clock.now())",
     ),
     "a duplicate confirms": (
         "_observations.py",

@@ -16,7 +16,7 @@ from linepicker.cli.doctor import doctor, subscribe
 from linepicker.cli.moving import copy, export, load_file, migrate
 from linepicker.cli.planning import capacity, plan
 from linepicker.cli.replay import replay
-from linepicker.cli.serve import webhooks
+from linepicker.cli.serve import serve, webhooks
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store, To
 from linepicker.cli.simulate import simulate
 from linepicker.cli.takeover import known, take_over
@@ -258,6 +258,7 @@ app.command()(doctor)
 app.command()(watch)
 app.command()(subscribe)
 app.add_typer(config_.app, name="config")
+app.command()(serve)
 app.command()(copy)
 app.command()(export)
 app.command()(simulate)

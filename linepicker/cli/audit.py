@@ -10,7 +10,8 @@ from typing import Any, Final
 import attrs
 from rich.console import Console
 
-from linepicker.cli import show, words
+from linepicker import _words as words
+from linepicker.cli import show
 from linepicker.cli.settings import CommandError
 from linepicker.model import LineView
 from linepicker.providers.linq import LinqAudits

@@ -16,11 +16,12 @@ from typing import Final
 
 import attrs
 
+from linepicker import _words as words
 from linepicker._contact import Contact
 from linepicker._decode import decode
 from linepicker._record import EPOCH, contact_key, fleet_key
 from linepicker._small import FleetRecord
-from linepicker.cli import summary, words
+from linepicker.cli import summary
 from linepicker.cli.origins import changes
 from linepicker.cli.settings import STORE, Patient, Settings
 from linepicker.errors import LinePickerError, PolicyError, SourceError, StoreError

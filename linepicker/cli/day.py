@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from linepicker.cli import words
+from linepicker import _words as words
 from linepicker.cli.screen import Entry, Frame, Screen
 from linepicker.errors import Blocked, Held, NoLine, NotNow, StaleHealth
 from linepicker.model import LineChanged, LineView, Outcome, Replied, ServiceStatus

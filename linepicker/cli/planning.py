@@ -12,10 +12,10 @@ from typing import Annotated, Final
 
 import typer
 
-from linepicker._views import day_and_minute
+from linepicker._words import day_and_minute
 from linepicker.cli import rows, show
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store
-from linepicker.model import Capacity, Plan
+from linepicker.plans import Capacity, Plan
 
 __all__ = ["capacity", "plan"]
 

@@ -10,7 +10,8 @@ import attrs
 import typer
 from rich.table import Table
 
-from linepicker.cli import show, words
+from linepicker import _words as words
+from linepicker.cli import show
 from linepicker.cli.settings import AsJson, CommandError, Settings
 from linepicker.policy import Policy
 from linepicker.replay import Checked, LineUse, Side, WhatIf, check, what_if

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from linepicker.cli import words
+from linepicker import _words as words
 from linepicker.cli.show import COLOURS, console, say
 from linepicker.model import LineView
 

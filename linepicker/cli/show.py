@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from linepicker import _words as words
 from linepicker._tally import week
-from linepicker.cli import words
 from linepicker.model import Assignment, Candidate, Decision, LineView
 from linepicker.recipients import mask, mask_all
 

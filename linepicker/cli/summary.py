@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from linepicker.cli import words
+from linepicker import _words as words
 from linepicker.model import LineView
 
 __all__ = ["able", "clock_time", "fleet", "served"]

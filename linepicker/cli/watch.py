@@ -14,7 +14,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from linepicker.cli import show, summary, words
+from linepicker import _words as words
+from linepicker.cli import show, summary
 from linepicker.cli.screen import table
 from linepicker.cli.settings import AsJson, Config, Pool, Settings, Store
 from linepicker.errors import SourceError, StoreError

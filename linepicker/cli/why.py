@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from linepicker import _words as words
 from linepicker._contact import Contact
 from linepicker._decode import decode
 from linepicker._record import contact_key
-from linepicker.cli import show, summary, words
+from linepicker.cli import show, summary
 from linepicker.cli.audit import audit_json, audited, show_audit
 from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store, To
 from linepicker.model import Assignment, Decision, LineView

@@ -94,12 +94,25 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h" if hours else f"{days} d"
 
 
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
 def moment(at: float) -> str:
     """An epoch moment as a date and a time."""
     try:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         return f"{at:.0f}"
+
+
+def day_and_minute(at: float) -> str:
+    """A moment as one plans with it: "Fri 2026-12-04 18:00 UTC"; seconds only where there are any."""
+    try:
+        when = datetime.fromtimestamp(at, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{at:.0f}"
+    seconds = f"{when:%S}" != "00"
+    return f"{_DAYS[when.weekday()]} {when:%Y-%m-%d %H:%M}{when.strftime(':%S') if seconds else ''} UTC"
 
 
 def score(candidate: Candidate) -> str:
