@@ -39,8 +39,6 @@ from linepicker.recipients import area_code
 from linepicker.stores import SAME, Record, Write
 
 SEEN_AT_MOST: Final = 64
-POLLS_KEPT: Final = 600.0
-"""For how long, in seconds, the moments of polls are remembered."""
 LATE_AT_MOST: Final = 1000
 OWED_AT_MOST: Final = 16
 
@@ -285,15 +283,7 @@ class Fleet:
         """The fleet's record after a poll, answered *now*, that brought a list with that digest."""
         if self.static:
             return attrs.evolve(self.record, first=self.record.first if not first else issued)
-        since = now - POLLS_KEPT
-        polls = tuple(sorted(p for p in {*self.record.polls, issued} if since < p <= now + DRIFT))
-        return attrs.evolve(
-            self.record,
-            polls=polls,
-            first=issued if first else self.record.first,
-            digest=digest,
-            lease_until=0.0,
-        )
+        return self.record.after_poll(issued, now, digest, first=first)
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
