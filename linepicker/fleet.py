@@ -27,7 +27,7 @@ from linepicker._line import (
     ordinary_limits,
     remembering,
 )
-from linepicker._observations import BADNESS, DRIFT, UNKNOWN
+from linepicker._observations import BADNESS, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
 from linepicker._seen import NOTHING, Company, Seen
