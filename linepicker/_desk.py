@@ -26,6 +26,7 @@ from linepicker._receipts import report_chat, report_receipt
 from linepicker._replies import report_person, report_reply
 from linepicker._shadow import ShadowCounts
 from linepicker._shortfall import plan
+from linepicker._sketch import sketch
 from linepicker._source import checked, takes_limits
 from linepicker._views import assignment, view
 from linepicker._watch import NO_SHADOW, watching
@@ -159,7 +160,7 @@ class Desk:
         override_optout: bool,
         chat_health: str | None,
     ) -> Request:
-        """The caller's wishes, checked. Raises ValueError naming the argument. *text* is accepted, and weighs nothing yet."""
+        """The caller's wishes, checked. Raises ValueError naming the argument. Of *text* a sketch is taken."""
         asked = line_type or tags or exclude or inbound or override_optout or chat_health
         if not asked and line is None and text is None and max_delay is None:
             return self._plain
@@ -184,6 +185,7 @@ class Desk:
             inbound,
             override_optout,
             chat_health,
+            sketch=sketch(text) if text and self.policy.learn.enabled else b"",
         )
 
     def urgent(self, request: Request, priority: str) -> Request:

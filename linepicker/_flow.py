@@ -37,6 +37,7 @@ from linepicker._record import EPOCH, Spending
 from linepicker._refusals import decision_of, refused, with_cause
 from linepicker._seen import NOTHING
 from linepicker._settle import undo
+from linepicker._sketch import with_opening
 from linepicker._small import Ticket, encode_small
 from linepicker._update import absorb, busy
 from linepicker._windows import DAY
@@ -172,6 +173,8 @@ def _draft(
     assert state is not None
     ident = ident_of(made_id)
     spending = charge(state, grant, fleet.policy, now, ident, request.max_delay)
+    if request.sketch and grant.kind != "known":
+        spending.rest = with_opening(spending.rest, request.sketch)
     keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
     contact = _contacted(who.contact, grant, now, ident, keep, inbound=request.inbound)
     standing = state.standing

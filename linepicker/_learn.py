@@ -18,8 +18,9 @@ from typing import Final
 import attrs
 
 from linepicker._learned import Learned
+from linepicker._nearness import scored
 from linepicker._record import Spending, Standing
-from linepicker._windows import DAY, ROWS, SPREAD
+from linepicker._windows import DAY, load, normal, opened_in_week
 from linepicker.policy import Limits, Policy
 
 NEVER: Final = math.inf
@@ -27,6 +28,8 @@ POOR: Final = 0.5
 """From where on the share of unanswered conversations stops growth."""
 SLOWLY: Final = 0.02
 """The share of its ceiling by which a budget that is near it grows."""
+CROWDED: Final = 0.7
+"""The most of a day that 6 h may take, however crowded the pool's days are."""
 LONGEST: Final = 366.0
 """The days that a ceiling rises for at most while its line is not used."""
 UNIT: Final = 1024
@@ -57,28 +60,12 @@ class Evidence:
         return float(2.0 ** ((self._sum / UNIT + (lines - self._fell) * math.log2(cap)) / lines))
 
 
-def load(spending: Spending, at: float, now: float) -> float:
-    """The conversations opened in the day up to *at*, by the counts of the rolling week."""
-    total, week = 0.0, spending.week
-    for i in range(0, len(week), 4):
-        begins = week[i] * SPREAD
-        ends = min(begins + SPREAD, max(now, begins + 1.0))
-        within = min(ends, at) - max(begins, at - DAY)
-        if within > 0:
-            total += week[i + 2] * within / (ends - begins)
-    return total
-
-
-def opened_in_week(spending: Spending, now: float) -> int:
-    """The conversations opened in 7 days, the oldest 6 h counted whole."""
-    oldest, week = int(now // SPREAD) - ROWS + 1, spending.week
-    return sum(week[i + 2] for i in range(0, len(week), 4) if week[i] >= oldest)
-
-
-def normal(spending: Spending, now: float) -> float:
-    """The busiest day of the week before now, in conversations."""
-    last = int(now // SPREAD)
-    return max(load(spending, (row + 1) * SPREAD, now) for row in range(last - ROWS + 4, last + 1))
+def shares(standing: Standing, policy: Policy) -> float | None:
+    """The share of the day's budget that any 6 h may take; None: no limit."""
+    flat, learn = policy.pace.spread, policy.learn
+    if flat is None or not (learn.enabled and learn.profile):
+        return flat
+    return max(flat, standing.learned.spread)
 
 
 def level(standing: Standing, span: float) -> int:
@@ -103,17 +90,20 @@ def judged(
     at: float,
     now: float,
 ) -> Standing:
-    """The standing *after* an observation, with the budget cut if it shows that the line got worse at *at*."""
-    learn = policy.learn
-    if not (learn.enabled and learn.budgets):
+    """The standing *after* an observation; if it shows that the line got worse at *at*, with the budget cut, and with what was
+    foretold of it scored."""
+    learn, learned = policy.learn, after.learned
+    if not learn.enabled:
         return after
     span = (policy.recovery.confirmations - 1) * policy.health.ttl
     was, now_is = level(before, span), level(after, span)
     if now_is <= was:
         return after
-    return attrs.evolve(
-        after, learned=_cut(after.learned, spending, limits, policy, now_is, min(at, now), now)
-    )
+    if learn.nearness:
+        learned = scored(learned, min(at, now))
+    if learn.budgets:
+        learned = _cut(learned, spending, limits, policy, now_is, min(at, now), now)
+    return after if learned is after.learned else attrs.evolve(after, learned=learned)
 
 
 def _cut(
@@ -145,6 +135,8 @@ def _cut(
         proven=min(learned.proven, share * ceiling),
         carried=0.0,
         changed_at=now,
+        cut_at=now,
+        bounded="",
     )
 
 
@@ -156,8 +148,10 @@ def opened(
     number: int,
     evidence: Evidence,
     now: float,
+    busiest: float = 0.0,
 ) -> Standing:
-    """The standing with which the sending day of that *number* begins at *now*: the same object where nothing was learned."""
+    """The standing with which the sending day of that *number* begins at *now*: the same object where nothing was learned.
+    *busiest*: the share of a day that the pool opens in its busiest 6 h, 0 where that is not known."""
     learn, was = policy.learn, standing.learned
     if not (learn.enabled and learn.budgets) or number <= was.day:
         return standing
@@ -170,7 +164,13 @@ def opened(
         days = min(max(0.0, now - was.relaxed_at) / DAY, LONGEST)
         ceiling = min(cap, ceiling * (1.0 + learn.relax) ** days)
     learned = attrs.evolve(
-        was, ceiling=ceiling, relaxed_at=now if ceiling else 0.0, carried=0.0, today=0.0, day=number
+        was,
+        ceiling=ceiling,
+        relaxed_at=now if ceiling else 0.0,
+        carried=0.0,
+        today=0.0,
+        bounded="",
+        day=number,
     )
     if since <= spending.day_start:
         proven = max(was.proven, min(carried, was.carried))
@@ -181,11 +181,15 @@ def opened(
             budget = min(cap, was.budget + _step(was.budget, ceiling, cap, policy))
             learned = attrs.evolve(learned, budget=budget, changed_at=now)
     most = min(learned.budget or NEVER, cap)
-    today = _smooth(spending, policy, now)
+    today, bounded = _smooth(spending, policy, now), "jump"
     if learn.fleet and not ceiling and cap < NEVER:
-        today = min(today, max(evidence.expected(cap), 1.25 * learned.proven))
+        others = max(evidence.expected(cap), 1.25 * learned.proven)
+        today, bounded = min((today, bounded), (others, "fleet"))
     if today < most:
-        learned = attrs.evolve(learned, today=max(min(float(learn.floor), most), today))
+        today = max(min(float(learn.floor), most), today)
+        learned = attrs.evolve(learned, today=today, bounded=bounded)
+    spread = min(busiest, CROWDED) if learn.profile else 0.0
+    learned = attrs.evolve(learned, spread=spread if spread > (policy.pace.spread or 1.0) else 0.0)
     if attrs.evolve(learned, day=was.day) == was:
         return standing
     return attrs.evolve(standing, learned=learned)

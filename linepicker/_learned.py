@@ -19,6 +19,7 @@ class Learned:
     `budget`: what the line may bear by its own record. `today`: what it may bear in the sending day that runs, where that is
     less. `ceiling`: the load that preceded its last fall, as of `relaxed_at`. `proven`: the most it carried on two sending days
     in a row while HEALTHY; `carried`: what it carried on the last. `changed_at`: when the budget was last cut or raised.
+    `cut_at`: when it was last cut. `bounded`: by what `today` is less, "fleet" or "jump".
     `day`: the last sending day whose opening was taken in. `spread`: share of the day that 6 h may take, where the pool's
     days ask for more than the policy.
 
@@ -34,6 +35,8 @@ class Learned:
     proven: float = 0.0
     carried: float = 0.0
     changed_at: float = 0.0
+    cut_at: float = 0.0
+    bounded: str = ""
     day: int = 0
     spread: float = 0.0
     nearness: float = 0.0
@@ -79,6 +82,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
             "proven",
             "carried",
             "changed_at",
+            "cut_at",
             "spread",
             "nearness",
             "near_at",
@@ -86,6 +90,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
         ),
         _number,
     ),
+    "bounded": str,
     **dict.fromkeys(("day", "hits", "alarms", "misses"), int),
     "drivers": lambda value: {str(name): _number(each) for name, each in value.items()},
     "leads": lambda value: tuple(map(_number, value)),

@@ -8,7 +8,8 @@ from typing import Final
 import attrs
 
 from linepicker import _windows as windows
-from linepicker._learn import allowed
+from linepicker._learn import allowed, shares
+from linepicker._nearness import calm
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
 from linepicker._windows import DAY, HOUR, SPREAD, WEEK
@@ -203,7 +204,7 @@ def budget_of(state: LineState, policy: Policy, now: float, *, slow: bool) -> Bu
 
 
 def whole_budget(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budget:
-    """The policy's limits, warm-up, AT_RISK, and the ramp after CRITICAL."""
+    """The policy's limits, what was learned, warm-up, AT_RISK and what is near it, and the ramp after CRITICAL."""
     spending, limits, pace = state.spending, state.limits, policy.pace
     running = spending.day > 0 and spending.day_start + DAY > now
     number = spending.day if running else spending.day + 1
@@ -219,9 +220,12 @@ def whole_budget(state: LineState, policy: Policy, now: float, *, slow: bool) ->
     day = _scaled(min(cap, limits.new_per_day or NEVER), scale)
     hour = limits.new_per_hour and _scaled(min(cap, limits.new_per_hour), scale)
     limited = [("day_budget", day, DAY), ("hour_budget", hour, HOUR)]
-    if pace.spread is not None and pace.new_gap and day is not None:
-        limited.append(("spread", math.ceil(pace.spread * day - 1e-9), SPREAD))
-    slower = policy.at_risk.pace if at_risk else 1.0
+    spread = shares(state.standing, policy) if pace.new_gap and day is not None else None
+    if spread is not None and day is not None:
+        limited.append(("spread", math.ceil(spread * day - 1e-9), SPREAD))
+    slower = policy.at_risk.pace
+    if not at_risk:
+        slower = max(slower, calm(state.standing.learned, policy.learn, now))
     return Budget(
         day,
         tuple((code, limit, window) for code, limit, window in limited if limit is not None),

@@ -304,6 +304,12 @@ class Learn:
         jump: how many times its own busiest day of the last week a line may open in a day, once it has opened reply_sample
             conversations in it; or "off" (here None).
             Source: ours; Linq, best practices: not several times the line's own recent level.
+        profile: whether 6 h may take more of a day than `pace.spread` where the pool's busiest 6 h do, at most seven tenths.
+            Source: ours: who writes in the mornings alone could not use a day's budget.
+        nearness: whether a line's nearness to AT_RISK is estimated, and slows it before the provider says so.
+            Source: ours, by the drivers that Linq's reputation audit names.
+        warn: the nearness, from 0 to 1, from which on it is a warning, held against what becomes of the line.
+            Source: ours.
         reply_rate: share of a line's conversations answered in 7 days, from 0 to 1, under which it is in trouble.
             Source: Linq, help article on throttling: under 15 %.
         reply_sample: conversations in 7 days from which on reply_rate, jump and nearness are looked at.
@@ -323,6 +329,9 @@ class Learn:
     relax: float = attrs.field(default=0.01, validator=SHARE_OR_ZERO)
     fleet: bool = attrs.field(default=True, validator=SWITCH)
     jump: float | None = attrs.field(default=2.5, converter=float_or_off, validator=FACTOR_OR_OFF)
+    profile: bool = attrs.field(default=True, validator=SWITCH)
+    nearness: bool = attrs.field(default=True, validator=SWITCH)
+    warn: float = attrs.field(default=0.9, validator=SHARE)
     reply_rate: float = attrs.field(default=0.15, validator=SHARE_OR_ZERO)
     reply_sample: int = attrs.field(default=20, validator=COUNT)
 

@@ -64,8 +64,7 @@ def report_line(
         after = _reported(fleet, before, polls, report, now)
         if after is None:
             return None
-        line = fleet.state(number)
-        limits = fleet.policy.limits if line is None else line.limits
+        limits = fleet.limits(number)
         spending = was[spending_key] or Spending()
         after = judged(before, after, spending, limits, fleet.policy, report.at, now)
         return {key: after} if event is None else {key: after, event: b"\x01"}

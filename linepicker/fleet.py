@@ -34,7 +34,7 @@ from linepicker._seen import NOTHING, Company, Seen
 from linepicker._small import FleetRecord
 from linepicker.errors import SourceError
 from linepicker.model import Line, ServiceStatus
-from linepicker.policy import Policy
+from linepicker.policy import Limits, Policy
 from linepicker.recipients import area_code
 from linepicker.stores import SAME, Record, Write
 
@@ -107,6 +107,11 @@ class Fleet:
     def state(self, number: str) -> LineState | None:
         """A line of the fleet."""
         return self._states.get(number)
+
+    def limits(self, number: str) -> Limits:
+        """A line's limits; the policy's where it is not of the fleet."""
+        state = self._states.get(number)
+        return self.policy.limits if state is None else state.limits
 
     def states(self) -> Iterator[tuple[str, LineState]]:
         """All lines of the fleet, as it was when the first was asked for."""

@@ -31,9 +31,11 @@ CORE = {
     "_failing",
     "_learn",
     "_line",
+    "_nearness",
     "_priority",
     "_quiet",
     "_ranking",
+    "_sketch",
 }
 FLOW = "the flow"
 ROUTER = {

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linepicker import AsyncRouter, Line, LineChanged, NoLine, NotNow, Policy, Router
-from linepicker._learn import Evidence, allowed, judged, load, normal, opened
+from linepicker._learn import Evidence, allowed, judged, opened
 from linepicker._learned import Learned
 from linepicker._observations import Observations
 from linepicker._record import Spending, Standing, standing_key
-from linepicker._windows import DAY, count_week
+from linepicker._windows import DAY, count_week, load, normal
 from linepicker.stores import open as open_store
 from linepicker.testing import ManualClock
 
