@@ -2,9 +2,10 @@
 
 Additive increase, multiplicative decrease, with memory: a budget begins at the policy's limit, is cut once each time the line
 gets worse, and grows by small steps while the line is HEALTHY and its budget is really used. The load that came before a fall
-is remembered as a ceiling, near which growth slows down, and which rises slowly. A budget is raised once per `learn.hold`, so
-that the verdict on the last raise can have arrived. A line without a fall of its own is bounded by what others fell at, unless
-it has carried more.
+is remembered as a ceiling, near which growth slows down, and which rises slowly. Another fall to AT_RISK about there moves the
+ceiling half way only, and is cut for half as much: what a line bears differs from day to day, and some alarms are false. A
+budget is raised once per `learn.hold`, so that the verdict on the last raise can have arrived. A line without a fall of its own
+is bounded by what others fell at, unless it has carried more.
 
 A fall is written with the observation that shows it; growth, and whatever holds for one sending day, with the reservation that
 opens the next one.
@@ -26,6 +27,10 @@ from linepicker.policy import Limits, Policy
 NEVER: Final = math.inf
 POOR: Final = 0.5
 """From where on the share of unanswered conversations stops growth."""
+FAR: Final = 1.25
+"""How many times the remembered ceiling a load may be and still tell something of the same ceiling."""
+LEAST: Final = 0.97
+"""The share of a budget that a fall leaves at most."""
 SLOWLY: Final = 0.02
 """The share of its ceiling by which a budget that is near it grows."""
 CROWDED: Final = 0.7
@@ -118,14 +123,14 @@ def _cut(
     learn = policy.learn
     cap = limits.new_per_day or NEVER
     bore = load(spending, at - learn.lag, now)
-    budget = min(learned.budget or NEVER, learned.today or NEVER, cap)
     floor = min(float(learn.floor), cap)
+    budget = min(learned.budget or NEVER, learned.today or NEVER, cap)
     share = learn.cut_at_risk if bad == 1 else learn.cut_critical
-    known = learned.ceiling and bore <= 1.25 * learned.ceiling
-    if known and bad == 1:
-        share = (1 + share) / 2
-    least = bore if budget == NEVER else share * budget
-    ceiling = max(floor, bore if budget == NEVER else min(bore, budget))
+    ceiling = bore
+    if bad == 1 and 0.0 < bore <= FAR * learned.ceiling:
+        share, ceiling = (1.0 + share) / 2.0, math.sqrt(bore * learned.ceiling)
+    ceiling = max(floor, min(ceiling, cap))
+    least = bore if budget == NEVER else min(LEAST * budget, math.floor(budget) - 0.5)
     return attrs.evolve(
         learned,
         budget=max(floor, min(least, share * ceiling)),

@@ -14,7 +14,7 @@ import attrs
 
 from linepicker._learned import LEADS_KEPT, Learned
 from linepicker._record import Spending
-from linepicker._windows import DAY, WEEK, load, messages_within, normal, opened_in_week
+from linepicker._windows import DAY, SPREAD, WEEK, load, messages_within, normal, opened_in_week
 from linepicker.policy import Learn, Limits
 
 OPT_OUTS: Final = 0.06
@@ -41,10 +41,10 @@ def drivers(
     opened = opened_in_week(spending, now)
     if opened < learn.reply_sample:
         return {}
-    today, usual = load(spending, now, now), normal(spending, now - DAY)
+    today, before = load(spending, now, now), usual(spending, now)
     bears = learned.ceiling or limits.new_per_day
     found = {"new_conversation_rate": today / bears if bears else 0.0}
-    spike = today / (learn.jump * usual) if learn.jump and usual >= 1.0 else 0.0
+    spike = today / (learn.jump * before) if learn.jump and before >= 1.0 else 0.0
     most = limits.messages_per_day
     found["volume_spike"] = max(spike, messages_within(spending, now) / most if most else 0.0)
     if heard and learn.reply_rate:
@@ -52,7 +52,13 @@ def drivers(
         found["overall_conversation_health"] = 1.0 - rate / (2.0 * learn.reply_rate)
     found["opt_out_handling"] = seen.get("opted_out", 0) / opened / OPT_OUTS
     found["similar_openings"] = ALIKE * (alike or 0.0)
-    return {name: round(min(1.0, value), 3) for name, value in found.items() if value > 0.0}
+    found = {name: round(min(1.0, value), 3) for name, value in found.items()}
+    return {name: value for name, value in found.items() if value > 0.0}
+
+
+def usual(spending: Spending, now: float) -> float:
+    """The busiest day of the week, in conversations, of those that had ended when the last one began."""
+    return normal(spending, now - DAY - SPREAD)
 
 
 def nearness(found: Mapping[str, float]) -> float:

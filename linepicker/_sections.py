@@ -319,7 +319,7 @@ class Learn:
     enabled: bool = attrs.field(default=True, validator=SWITCH)
     budgets: bool = attrs.field(default=True, validator=SWITCH)
     floor: int = attrs.field(default=5, validator=COUNT)
-    cut_at_risk: float = attrs.field(default=0.7, validator=SHARE)
+    cut_at_risk: float = attrs.field(default=0.85, validator=SHARE)
     cut_critical: float = attrs.field(default=0.5, validator=SHARE)
     growth: float = attrs.field(default=0.05, validator=SHARE)
     used: float = attrs.field(default=0.6, validator=SHARE)

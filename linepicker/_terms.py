@@ -9,7 +9,8 @@ from typing import Final
 from linepicker._learn import allowed
 from linepicker._learned import Learned
 from linepicker._line import NEVER, LineState
-from linepicker._windows import DAY, WEEK, load, messages_within, normal, opened_in_week
+from linepicker._nearness import usual
+from linepicker._windows import WEEK, load, messages_within, opened_in_week
 from linepicker._words import duration, moment
 from linepicker.model import Term
 from linepicker.policy import Policy
@@ -82,7 +83,7 @@ def _drivers(state: LineState, now: float) -> Iterator[Term]:
     learned, spending = state.standing.learned, state.spending
     facts = {
         "today": load(spending, now, now),
-        "usual": normal(spending, now - DAY),
+        "usual": usual(spending, now),
         "bears": learned.ceiling or state.limits.new_per_day or 0,
         "messages": messages_within(spending, now),
         "opened": opened_in_week(spending, now),
