@@ -7,11 +7,11 @@ every way, report replies, receipts, health and opt-outs, look, forget, and move
 does the store: its connections are cut, or its file is locked. The clock runs 288 times faster than the host's, what is
 written lives as much shorter, and so a day takes 5 minutes, and what is remembered for two days is gone after 10.
 
-It is cut into twelve parts, and from ten minutes on judged. The first three warm up: three days. Then memory (resident, a part's median) may grow by 1 % to
-the last part, and a reserve's slowest hundredth, as a ratio to the slowest hundredth of a bare transaction of the same
-driver between the reserves, may be 1.5 times in the last two parts what it was in parts 4 and 5. The store's records in the
-last part are at most 1.02 times what they were in the middle. Python runs in development mode and must not warn; at the end
-no thread, task, or descriptor is left. Prints one line of JSON; exits with 1 where something does not hold.
+It is cut into twelve parts, and from ten minutes on judged. The first three warm up: three days. Then memory (resident, a
+part's median) may grow by 1 % to the last part, and a reserve's slowest hundredth, as a ratio to that of a bare transaction of
+the same driver between the reserves, may be 1.5 times in the last two parts what it was in parts 4 and 5. The store's records
+in the last part are at most 1.02 times what they were in the middle. Python runs in development mode and must not warn; at the
+end no thread, task, or descriptor is left. Prints one line of JSON; exits with 1 where something does not hold.
 """
 
 from __future__ import annotations
@@ -475,12 +475,15 @@ def soak(kind: str, minutes: float) -> tuple[dict[str, Any], list[str]]:
     with PLACES[kind]() as place:
         place.size()  # a client may open something that stays
         gc.collect()
-        open_before, threads_before = len(os.listdir("/proc/self/fd")), threading.active_count()
+        open_before, threads_before = (
+            len(list(Path("/proc/self/fd").iterdir())),
+            threading.active_count(),
+        )
         run = Soak(kind, minutes * 60)
         _drive(run, place)
         gc.collect()
         left = threading.active_count() - threads_before
-        files = len(os.listdir("/proc/self/fd")) - open_before
+        files = len(list(Path("/proc/self/fd").iterdir())) - open_before
     return _judged(run, left, files, whole=minutes >= 10)
 
 
@@ -565,7 +568,7 @@ def main() -> None:
     if given.inside:
         found, wrong = soak(given.store, given.minutes)
         print(json.dumps(found))  # noqa: T201  what it found is what it is for
-        sys.exit("\n".join(wrong))
+        sys.exit("\n".join(wrong) or 0)
     command = [sys.executable, "-X", "dev", "-W", "error", __file__, "--inside"]
     command += [f"--store={given.store}", f"--minutes={given.minutes}"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
