@@ -4,6 +4,7 @@
 - *assignments*: a reservation for a known recipient whom the router remembers, and for one whom it has to read, in a SQLite
   file (synchronous=normal) of 1,000 to as many as asked for.
 - *processes*: reservations a second for new recipients by 1 to 16 processes on 1,000 lines, on SQLite, Valkey and PostgreSQL.
+- *bulk*: `assign_many` of 1,000,000 in memory, beside filling a dict with the same strings.
 - *memory*: what the process grows by for each of 100,000 assignments in the memory store.
 
 `--picture FILE.svg` draws them.
@@ -41,14 +42,17 @@ class Scale:
     assignments: tuple[int, ...] = (1000, 10_000, 100_000, 1_000_000, 10_000_000)
     processes: tuple[int, ...] = (1, 2, 4, 8, 16)
     assigned: int = MEMORY_OF
+    bulk: int = 1_000_000
 
     def words(self) -> Sequence[str]:
         """How it was measured."""
         return (f"rounds: {self.repeats}, each timing about {self.seconds * 1000:g} ms",)
 
 
-QUICK = Scale(repeats=3, seconds=0.05, assignments=(1000, 10_000, 100_000), processes=(1, 2, 4))
-TINY = Scale(2, 0.001, (10, 20), (10, 20), (1, 2), assigned=100)
+QUICK = Scale(
+    repeats=3, seconds=0.05, assignments=(1000, 10_000, 100_000), processes=(1, 2, 4), bulk=200_000
+)
+TINY = Scale(2, 0.001, (10, 20), (10, 20), (1, 2), assigned=100, bulk=1000)
 
 
 def found(
@@ -66,7 +70,7 @@ def found(
             seconds=3 * scale.seconds,
             say=say,
         )
-    return figures, bytes_each
+    return figures | _bulk(scale, say), bytes_each
 
 
 def goals(scale: Scale) -> list[Goal]:
@@ -82,6 +86,7 @@ def goals(scale: Scale) -> list[Goal]:
         )
         for how in ("remembered", "read")
     ]
+    compared.append(Goal("assign_many / filling a dict", "assign_many, each", "a dict, each", 15.0))
     few, many = scale.processes[0], scale.processes[-1]
     compared += [
         Goal(
@@ -194,22 +199,26 @@ def _curve(
     panel.legend(frameon=False)
 
 
-def bulk(size: int) -> tuple[float, float]:
-    """Seconds that `assign_many` takes for so many in memory, and that filling a dict takes."""
-    pairs = list(
-        zip(
-            islice(stores.people(), size),
-            cycle([line.number for line in stores.lines(sizes.LINES)]),
-            strict=False,
-        )
-    )
-    with Router(stores.lines(sizes.LINES), policy=pick.ROOMY) as router:
-        router.lines()
+def _bulk(scale: Scale, say: Callable[[str], None]) -> dict[str, Figures]:
+    """What each of many costs to assign, and to put into a dict."""
+    numbers = cycle([line.number for line in stores.lines(sizes.LINES)])
+    pairs = list(zip(islice(stores.people(), scale.bulk), numbers, strict=False))
+    ours, theirs = list[float](), list[float]()
+    for turn in range(scale.repeats):
+        say(f"bulk {turn + 1} of {scale.repeats}")
+        with Router(stores.lines(sizes.LINES), policy=pick.ROOMY) as router:
+            router.lines()
+            gc.collect()
+            begun = time.perf_counter()
+            router.assign_many(pairs)
+            ours.append((time.perf_counter() - begun) / scale.bulk)
+        filled: dict[str, str] = {}
+        gc.collect()
         begun = time.perf_counter()
-        router.assign_many(pairs)
-        ours = time.perf_counter() - begun
-    filled: dict[str, str] = {}
-    begun = time.perf_counter()
-    for to, number in pairs:
-        filled[to] = number  # noqa: PERF403  one by one, as a program would
-    return ours, time.perf_counter() - begun
+        for to, number in pairs:
+            filled[to] = number  # noqa: PERF403  one by one, as a program would
+        theirs.append((time.perf_counter() - begun) / scale.bulk)
+    return {
+        "assign_many, each": Figures(scale.bulk, tuple(ours)),
+        "a dict, each": Figures(scale.bulk, tuple(theirs)),
+    }
