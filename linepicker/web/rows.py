@@ -177,10 +177,12 @@ def freshness(
 
 @attrs.frozen
 class Hour:
-    """One of the next hours: when it begins, how many new conversations fit into it, and how high its bar is (0 to 40)."""
+    """One of the next hours: when it begins, how many new conversations fit into it, as short text too, and how high its bar is
+    (0 to 40)."""
 
     name: str
     count: int
+    shown: str
     high: int
 
 
@@ -191,6 +193,7 @@ def hours(counts: Sequence[int], now: float) -> list[Hour]:
         Hour(
             datetime.fromtimestamp(now + 3600.0 * place, UTC).strftime("%H:%M"),
             count,
+            f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k",
             -(-40 * count // most) if most else 0,
         )
         for place, count in enumerate(counts)
