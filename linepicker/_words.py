@@ -9,7 +9,18 @@ from typing import Final
 
 from linepicker.model import Candidate, Decision, LineView, Reputation
 
-__all__ = ["CODES", "bar", "because", "duration", "moment", "score", "slot", "standing", "until"]
+__all__ = [
+    "CODES",
+    "bar",
+    "because",
+    "duration",
+    "moment",
+    "recipients",
+    "score",
+    "slot",
+    "standing",
+    "until",
+]
 
 CODES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -153,6 +164,11 @@ def refusal(decision: Decision, *, date: bool = True) -> str:
         return why
     soon = until(decision.retry_at - decision.at)
     return f"{why}; ask again {soon}" + (f" ({moment(decision.retry_at)})" if date else "")
+
+
+def recipients(count: int) -> str:
+    """So many of them: "1 recipient", "12,403 recipients"."""
+    return f"{count:,} recipient{'' if count == 1 else 's'}"
 
 
 def bar(used: int, budget: int | None, width: int) -> str:

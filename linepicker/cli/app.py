@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from linepicker import _words as words
 from linepicker.cli import config as config_
 from linepicker.cli import show
 from linepicker.cli.doctor import doctor, subscribe
@@ -159,7 +160,7 @@ def import_(
     if settings.as_json:
         show.document({"imported": done})
     else:
-        show.say(f"{done} recipients have a chat, and keep the line it is on.")
+        show.say(f"{words.recipients(done)} with a chat: each keeps the line it is on.")
 
 
 @app.command()

@@ -112,16 +112,10 @@ def _sentence(view: LineView, now: float) -> str:
 
 def _people(view: LineView, known: int, settings: Settings) -> str:
     """What becomes of those who belong to it."""
-    who = (
-        "Nobody belongs"
-        if not known
-        else "1 recipient belongs"
-        if known == 1
-        else f"{known:,} recipients belong"
-    )
-    text = f"{who} to it in pool {settings.pool!r}"
     if not known:
-        return f"{text}."
+        return f"Nobody belongs to it in pool {settings.pool!r}."
+    verb = "belongs" if known == 1 else "belong"
+    text = f"{words.recipients(known)} {verb} to it in pool {settings.pool!r}"
     if view.standing in ("ok", "draining"):
         return f"{text}, and {'is' if known == 1 else 'are'} served."
     policy = settings.policy() or Policy()
