@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-from linepicker.model import Candidate, Decision, LineView, Reputation
+from linepicker.model import Assignment, Candidate, Decision, LineView, Reputation
 
 __all__ = [
     "CODES",
     "bar",
     "because",
+    "chance",
     "duration",
     "moment",
+    "ownership",
     "recipients",
     "score",
     "slot",
@@ -164,6 +166,27 @@ def refusal(decision: Decision, *, date: bool = True) -> str:
         return why
     soon = until(decision.retry_at - decision.at)
     return f"{why}; ask again {soon}" + (f" ({moment(decision.retry_at)})" if date else "")
+
+
+def ownership(to: str, owner: Assignment | None) -> list[str]:
+    """Whose line somebody has, and had, in sentences. *to*: who it is, masked."""
+    if owner is None:
+        return [f"{to} has no line yet: the first message is a new conversation."]
+    return [
+        f"{to} has belonged to {owner.number} since {moment(owner.since)}.",
+        *(
+            f"Before that to {number}, since {moment(at)}."
+            for number, at in reversed(owner.history)
+        ),
+    ]
+
+
+def chance(each: Candidate, at: float) -> str:
+    """What a choice made *at* that moment says of a line."""
+    if each.excluded is None:
+        return f"{each.number} could, {until((each.slot or at) - at)}: score {score(each)}"
+    opens = "" if each.opens_at is None else f"; may open {until(each.opens_at - at)}"
+    return f"{each.number} {because(each.excluded)}{opens}"
 
 
 def recipients(count: int) -> str:
