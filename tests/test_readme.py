@@ -5,7 +5,6 @@ empty directory, each section by itself; what a block prints must be the `text` 
 file writes the README's table of tunables anew.
 """
 
-import inspect
 import re
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import attrs
 import pytest
 import typer
 
@@ -22,6 +20,7 @@ import linepicker
 from linepicker import AsyncRouter, LinePickerError, Outcome, Policy, PolicyError, Router
 from linepicker import _words as words
 from linepicker.cli.app import app
+from linepicker.cli.origins import values
 from linepicker.testing import FakeLinq
 
 ROOT = Path(__file__).parents[1]
@@ -234,15 +233,6 @@ def test_the_switches_named_are_the_fakes():
 # Tunables
 
 
-def described(section):
-    """What a section's docstring says of each tunable: its meaning, and the source of its default."""
-    text = inspect.cleandoc(section.__doc__).split("Attributes:\n")[1]
-    for entry in re.split(r"^    (?=\S)", text, flags=re.MULTILINE)[1:]:
-        name, said = " ".join(entry.split()).split(": ", 1)
-        meaning, source = said.split(" Source: ")
-        yield name, meaning.replace(" (here None)", ""), source
-
-
 def bounds(section, name):
     """What a tunable may be, in the words of the code that refuses it."""
     with pytest.raises(PolicyError) as error:
@@ -258,20 +248,15 @@ def table():
         "|---|---|---|---|---|",
     ]
     policy = Policy()
-    for title, section in [("", policy), *attrs.asdict(policy, recurse=False).items()]:
-        if not attrs.has(type(section)):
-            continue
-        for name, meaning, source in described(type(section)):
-            value = getattr(section, name)
-            if attrs.has(type(value)) or not isinstance(value, str | int | float | None):
-                continue
-            may_be = bounds(type(section), name)
-            if value is None:
-                default = "off" if '"off"' in may_be else "left out"
-            else:
-                default = f"`{str(value).lower() if isinstance(value, bool) else value}`"
-            place = f"{title}.{name}" if title else name
-            rows.append(f"| `{place}` | {default} | {may_be} | {meaning} | {source} |")
+    for each in values(policy, None):
+        title, _, name = each.place.rpartition(".")
+        may_be = bounds(type(getattr(policy, title) if title else policy), name)
+        if each.value in (None, "off"):
+            default = each.value or "left out"
+        else:
+            word = str(each.value).lower() if isinstance(each.value, bool) else each.value
+            default = f"`{word}`"
+        rows.append(f"| `{each.place}` | {default} | {may_be} | {each.meaning} | {each.source} |")
     return "".join(f"{row}\n" for row in rows)
 
 
