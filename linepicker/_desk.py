@@ -272,12 +272,12 @@ class Desk:
             view(state, self.fleet, now, found.get(number)) for number, state in self.fleet.states()
         ]
 
-    def capacity(self, now: float, horizon: float) -> Flow[Capacity]:
-        """How much fits."""
+    def capacity(self, now: float, horizon: float, at_most: int | None = None) -> Flow[Capacity]:
+        """How much fits; *at_most*: no more than so many are counted."""
         check_moment("horizon", horizon)
         now = yield from read_all(self.fleet, now)
         rest = rest_of(self._quiet, [""]) if self._quiet is not None else ()
-        return (yield from capacity(self.fleet, self._plain, rest, now, horizon))
+        return (yield from capacity(self.fleet, self._plain, rest, now, horizon, at_most))
 
     def plan(
         self,
