@@ -9,7 +9,7 @@ import attrs
 
 from linepicker import _windows as windows
 from linepicker._learn import allowed, shares
-from linepicker._nearness import calm
+from linepicker._nearness import calm, fades
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
 from linepicker._windows import DAY, HOUR, SPREAD, WEEK
@@ -198,7 +198,8 @@ def budget_of(state: LineState, policy: Policy, now: float, *, slow: bool) -> Bu
             budget = _ordinary(budget, policy.priority.urgent_share)
         state.budget = budget
         running = budget.day_number == state.spending.day
-        state.budget_until = state.spending.day_start + DAY if running else NEVER
+        ends = state.spending.day_start + DAY if running else NEVER
+        state.budget_until = min(ends, fades(state.standing.learned, policy.learn, now))
         state.budget_slow = slow
     return budget
 
@@ -351,6 +352,8 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
         opens_at = until = room if opens_at == NEVER else max(opens_at, room)
     if budget.day_number == spending.day and (not state.standing.warm or state.conclusion.ramp_for):
         until = min(until, spending.day_start + DAY)
+    if state.standing.learned.nearness:
+        until = min(until, fades(state.standing.learned, policy.learn, now))
     slot = now
     if spending.new_mark > now or spending.message_mark > now:
         if max(spending.new_mark, spending.message_mark) > now + policy.pace.max_delay:

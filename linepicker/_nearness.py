@@ -7,6 +7,7 @@ estimated before `learn.reply_sample` conversations in 7 days.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -101,3 +102,8 @@ def calm(learned: Learned, learn: Learn, now: float) -> float:
     if not (learn.enabled and learn.nearness) or now >= learned.near_at + WEEK:
         return 1.0
     return 1.0 - learned.nearness / 2.0
+
+
+def fades(learned: Learned, learn: Learn, now: float) -> float:
+    """Until when a nearness slows its line, if nothing is looked at again; infinite where it does not."""
+    return learned.near_at + WEEK if calm(learned, learn, now) < 1.0 else math.inf
