@@ -148,13 +148,14 @@ class Router:
     ) -> Reservation:
         """A line for this recipient and the moment from which the message may leave, charged at once.
 
-        to: a handle (E.164 or email) or a group of handles. text: accepted, weighs nothing yet. chat_health: what the provider
-        thinks of the conversation, where the caller knows: it outweighs what was reported. line_type, tags,
-        exclude: rule lines out where one is to be picked. line: this line or none. max_delay: how many seconds the message may
-        wait for its slot; None: the policy's; 0: now or never. inbound: they wrote first (say where with line= if they have
-        no line yet): charged only as a message. key: the same key within 24 hours is the same reservation, charged once.
-        override_optout: send despite an opt-out or block; the decision's notes and the log say so. priority: "urgent" may use
-        what the policy keeps for that ([priority]), if it keeps anything; else "normal".
+        to: a handle (E.164 or email) or a group of handles. text: what is to be said; of an opening a sketch is kept, to tell
+        how alike a line's openings are. chat_health: what the provider thinks of the conversation, where the caller knows: it
+        outweighs what was reported. line_type, tags, exclude: rule lines out where one is to be picked. line: this line or
+        none. max_delay: how many seconds the message may wait for its slot; None: the policy's; 0: now or never. inbound: they
+        wrote first (say where with line= if they have no line yet): charged only as a message. key: the same key within 24
+        hours is the same reservation, charged once. override_optout: send despite an opt-out or block; the decision's notes
+        and the log say so. priority: "urgent" may use what the policy keeps for that ([priority]), if it keeps anything; else
+        "normal".
 
         Raises InvalidRecipient, ValueError for other arguments; NoLine, Held, NotNow, Blocked, StaleHealth, which change
         nothing; StoreError.
