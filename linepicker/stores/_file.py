@@ -19,12 +19,12 @@ from urllib.parse import quote, urlencode
 from linepicker.errors import StoreError
 from linepicker.stores import COUNTER_BITS
 
-__all__ = ["File"]
+__all__ = ["MIGRATIONS", "File"]
 
 _APPLICATION: Final = 0x4C50_434B
 """SQLite's `application_id` of our files: "LPCK"."""
 
-_MIGRATIONS: Final = (
+MIGRATIONS: Final = (
     (
         "CREATE TABLE store (epoch BLOB NOT NULL, counter INTEGER NOT NULL)",
         "INSERT INTO store VALUES (:epoch, 0)",
@@ -34,6 +34,10 @@ _MIGRATIONS: Final = (
             PRIMARY KEY (namespace, key)
         ) WITHOUT ROWID""",
         "CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL",
+    ),
+    (  # by another name, so that an older linepicker that has the file open can't take a shortened value for a whole one
+        "ALTER TABLE record RENAME TO kept",
+        "ALTER TABLE kept ADD COLUMN short INTEGER",
     ),
 )
 """What takes a file from schema version n (`user_version`) to n + 1."""
@@ -193,15 +197,15 @@ class File:
         db.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         db.execute("PRAGMA fullfsync = ON")  # on macOS a plain fsync does not survive power loss
         db.execute("BEGIN")
-        ready = self._schema(db) == len(_MIGRATIONS) and db.execute(find, name).fetchone()
+        ready = self._schema(db) == len(MIGRATIONS) and db.execute(find, name).fetchone()
         db.execute("ROLLBACK")
         if not ready:
             db.execute("BEGIN IMMEDIATE")
-            for migration in _MIGRATIONS[self._schema(db) :]:
+            for migration in MIGRATIONS[self._schema(db) :]:
                 for statement in migration:
                     db.execute(statement, {"epoch": secrets.token_bytes(8)})
             db.execute(f"PRAGMA application_id = {_APPLICATION}")
-            db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             db.execute("INSERT OR IGNORE INTO namespace (name) VALUES (?)", name)
             db.execute("COMMIT")
         self._identity = self._identify()
@@ -217,10 +221,10 @@ class File:
             raise StoreError(
                 f"{self.path} is another program's database; give linepicker a file of its own"
             )
-        if version > len(_MIGRATIONS):
+        if version > len(MIGRATIONS):
             raise StoreError(
                 f"the store {self.path} was written by a newer linepicker (schema {version}, this one knows "
-                f"{len(_MIGRATIONS)}); upgrade linepicker"
+                f"{len(MIGRATIONS)}); upgrade linepicker"
             )
         return int(version)
 
