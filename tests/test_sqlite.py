@@ -327,6 +327,22 @@ def test_a_store_that_opens_its_file_again_wants_the_same_file(store, path, tmp_
     assert {key for key, _ in store.scan("")} == {"a", "b"}
 
 
+def test_who_is_sure_to_be_refused_waits_for_nobody(path):
+    """While another process writes, a swap whose records have moved is refused without waiting for it; one that may yet be
+    applied waits."""
+    with closing(SqliteStore(path, durable=False, timeout=0.2)) as store:
+        versions = put(store, a=b"1")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="locked by another process"):
+                store.swap([Write("a", versions["a"], b"2")])
+            answer = store.swap([Write("a", 0, b"2")], seen={"b": 7, "a": versions["a"]})
+            assert (answer.applied, set(answer.records)) == (False, {"a", "b"})
+            with pytest.raises(StoreError, match="locked by another process"):
+                store.swap([Write("a", versions["a"], b"2")])
+        assert store.swap([Write("a", versions["a"], b"2")]).applied
+
+
 def test_a_store_wiped_in_place_is_noticed(store, path):
     """Another epoch in the same file stops each swap before it writes."""
     put(store, a=b"1")

@@ -134,7 +134,8 @@ class SqliteStore:
 
     def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
         """As `Store.swap`. *seen* is iterated only when refusing."""
-        return self.swap_all([(writes, seen)])[0]
+        foreseen = self._foresee(writes, seen) if self.file.crowded else None
+        return foreseen or self.swap_all([(writes, seen)])[0]
 
     def swap_all(self, swaps: Sequence[tuple[Sequence[Write], Mapping[str, int]]]) -> list[Answer]:
         """Swaps, one after the other, in one transaction: each is applied or refused by itself, and what one of them wrote
@@ -230,6 +231,19 @@ class SqliteStore:
         for key, counter, value, short in self._select(db, columns, keys, self._time()):
             records[key] = Record(self.file.base | counter, restored(value) if short else value)
         return records
+
+    def _foresee(self, writes: Sequence[Write], seen: Mapping[str, int]) -> Answer | None:
+        """The refusal, where it is certain already: it need not wait for the others who write."""
+        with self.file.transaction("BEGIN") as db:
+            held = dict(
+                self._select(db, "key, counter", [each.key for each in writes], self._time())
+            )
+            if all(each.version == self._version(held, each.key) for each in writes):
+                return None
+            return self._refuse(db, writes, seen)
+
+    def _version(self, held: Mapping[str, int], key: str) -> int:
+        return self.file.base | held[key] if key in held else 0
 
     def _refuse(self, db: Connection, writes: Sequence[Write], seen: Mapping[str, int]) -> Answer:
         given = dict(seen)
