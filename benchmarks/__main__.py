@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from benchmarks import page, pick, plan, sizes, stores, telemetry, webhooks
+from benchmarks import growth, page, pick, plan, rivals, sizes, stores, telemetry, webhooks
 from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings, version
 
 Scale: TypeAlias = (
@@ -27,6 +27,8 @@ Scale: TypeAlias = (
     | sizes.Scale
     | webhooks.Scale
     | telemetry.Scale
+    | rivals.Scale
+    | growth.Scale
 )
 
 
@@ -198,6 +200,30 @@ def run_page(scale: page.Scale, say: Callable[[str], None]) -> Outcome:
     return Outcome.of(where, scale, figures, page.goals(), missing)
 
 
+def run_rivals(scale: rivals.Scale, say: Callable[[str], None]) -> Outcome:
+    """Measure what people use instead."""
+    where, missing = surroundings(rivals.PACKAGES), rivals.missing()
+    for each in missing:
+        say(f"NOT MEASURED: {each}")
+    with ExitStack() as house:
+        subjects = rivals.subjects(house)
+        figures = measure(subjects, repeats=scale.repeats, seconds=scale.seconds, say=say)
+    return Outcome.of(where, scale, figures, rivals.goals(), missing)
+
+
+def run_growth(
+    scale: growth.Scale, say: Callable[[str], None], picture: str | None = None
+) -> Outcome:
+    """Measure how a choice's cost grows."""
+    where, missing = surroundings(growth.PACKAGES), stores.missing()
+    for each in missing:
+        say(f"NOT MEASURED: {each}")
+    figures, bytes_each = growth.found(scale, say)
+    if picture is not None:
+        growth.draw(figures, picture)
+    return Outcome.of(where, scale, figures, growth.goals(scale), missing, bytes_each)
+
+
 def self_check() -> None:
     """Run every benchmark very small. Raises SystemExit if a figure makes no sense."""
     start = time.perf_counter()
@@ -209,6 +235,8 @@ def self_check() -> None:
         run_webhooks(webhooks.TINY, say=lambda _: None),
         run_telemetry(telemetry.TINY, say=lambda _: None),
         run_page(page.TINY, say=lambda _: None),
+        run_rivals(rivals.TINY, say=lambda _: None),
+        run_growth(growth.TINY, say=lambda _: None),
     ]
     subjects = goals = 0
     for outcome in outcomes:
@@ -243,6 +271,8 @@ def main() -> None:
         (webhooks, "what a webhook costs"),
         (telemetry, "what being measured costs"),
         (page, "what the status page costs"),
+        (rivals, "what people use instead"),
+        (growth, "how a choice's cost grows"),
     ):
         name = module.__name__.rpartition(".")[2]
         one = commands.add_parser(
@@ -255,6 +285,9 @@ def main() -> None:
     choosing.add_argument("--lines", type=_counts, metavar="N,N,…", help="numbers of lines")
     taking = commands.choices["webhooks"]
     taking.add_argument("--connections", type=_count, metavar="N", help="how many at once")
+    growing = commands.choices["growth"]
+    growing.add_argument("--picture", metavar="FILE", help="draw the curves, as PNG or SVG")
+    growing.add_argument("--assignments", type=_counts, metavar="N,N,…", help="how many of them")
     arguments = parser.parse_args()
     if arguments.self_check:
         self_check()
@@ -291,6 +324,15 @@ def _run(
         return run_page(
             attrs.evolve(page.QUICK if arguments.quick else page.Scale(), **changes), say
         )
+    if arguments.command == "rivals":
+        return run_rivals(
+            attrs.evolve(rivals.QUICK if arguments.quick else rivals.Scale(), **changes), say
+        )
+    if arguments.command == "growth":
+        if arguments.assignments:
+            changes["assignments"] = arguments.assignments
+        scale = attrs.evolve(growth.QUICK if arguments.quick else growth.Scale(), **changes)
+        return run_growth(scale, say, arguments.picture)
     if arguments.lines:
         changes["lines"] = arguments.lines
     return run_pick(attrs.evolve(pick.QUICK if arguments.quick else pick.Scale(), **changes), say)

@@ -92,7 +92,7 @@ def subjects(
         found.append(_limits_hit(strangers))
     for n in scale.lines:
         say(f"building {n:,} lines")
-        found.append(_new(n, strangers, house))
+        found.append(new(n, strangers, house))
         if n in LITELLM_LINES and version("litellm") is not None:
             found += [_litellm(n), _litellm(n, enforcing=True)]
         found += [
@@ -177,12 +177,14 @@ def goals(scale: Scale) -> list[Goal]:
 # The library
 
 
-def _new(n: int, strangers: Iterator[str], house: ExitStack) -> Subject:
+def new(n: int, strangers: Iterator[str], house: ExitStack) -> Subject:
+    """A reservation for somebody new, among so many lines without limits."""
     router = house.enter_context(Router(_lines(n), policy=ROOMY))
-    return Subject(f"new, {n:,} lines", _reserving(router, strangers))
+    return Subject(f"new, {n:,} lines", reserving(router, strangers))
 
 
-def _reserving(router: Router, people: Iterator[str]) -> Callable[[int], Callable[[], object]]:
+def reserving(router: Router, people: Iterator[str]) -> Callable[[int], Callable[[], object]]:
+    """Reservations for the next of these people."""
     reserve = router.reserve
 
     def prepare(calls: int) -> Callable[[], object]:
@@ -321,12 +323,12 @@ def _in_sqlite(synchronous: str, strangers: Iterator[str], house: ExitStack) -> 
 
         return work
 
-    reserving = _reserving(router, known)
-    reserving(KNOWN)()
+    prepare = reserving(router, known)
+    prepare(KNOWN)()
     return [
-        Subject(f"SQLite {synchronous}: new", _reserving(router, strangers)),
+        Subject(f"SQLite {synchronous}: new", reserving(router, strangers)),
         Subject(f"SQLite {synchronous}: bare transaction", bare),
-        Subject(f"SQLite {synchronous}: known", reserving),
+        Subject(f"SQLite {synchronous}: known", prepare),
     ]
 
 

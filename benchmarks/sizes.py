@@ -59,7 +59,7 @@ def subjects(
                 numbers = cycle([line.number for line in lines(LINES)])
                 router.assign_many(zip(islice(people(), size), numbers, strict=False))
             sizes[f"{name}, an assignment among {size:,}"] = (_size(name, place) - before) / size
-            found.append(_known(f"{name}: known, of {size:,}", place, size, house))
+            found.append(known(f"{name}: known, of {size:,}", place, size, house))
     return found, sizes
 
 
@@ -76,7 +76,8 @@ def goals(scale: Scale) -> list[Goal]:
     ]
 
 
-def _known(name: str, url: str, size: int, house: ExitStack) -> Subject:
+def known(name: str, url: str, size: int, house: ExitStack) -> Subject:
+    """A reservation for one of the first *size* people, by a router that has not met them."""
     dice, first = random.Random(0), int(next(people())[1:])
 
     def prepare(calls: int) -> Callable[[], object]:

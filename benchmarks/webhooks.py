@@ -20,6 +20,7 @@ import asyncio
 import base64
 import hmac
 import json
+import logging
 import socket
 import sqlite3
 import subprocess
@@ -221,6 +222,7 @@ def serve(server: str, kind: str, path: str) -> None:
     import uvicorn
     from starlette.responses import PlainTextResponse
 
+    logging.getLogger("linepicker").addHandler(logging.NullHandler())  # each change is a warning
     inner = _app(server, path) if server in DOORS else _bare(server, kind, path)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -274,12 +274,12 @@ class Desk:
             view(state, self.fleet, now, found.get(number)) for number, state in self.fleet.states()
         ]
 
-    def capacity(self, now: float, horizon: float) -> Flow[Capacity]:
-        """How much fits."""
+    def capacity(self, now: float, horizon: float, at_most: int | None = None) -> Flow[Capacity]:
+        """How much fits; *at_most*: no more than so many are counted."""
         check_moment("horizon", horizon)
         now = yield from read_all(self.fleet, now)
         rest = rest_of(self._quiet, [""]) if self._quiet is not None else ()
-        return (yield from capacity(self.fleet, self._plain, rest, now, horizon))
+        return (yield from capacity(self.fleet, self._plain, rest, now, horizon, at_most))
 
     def plan(
         self,
@@ -309,17 +309,26 @@ class Desk:
 
     def assign(self, items: Iterable[Item], now: float, *, keep: bool) -> Flow[int]:
         """Assign in batches; how many are new."""
-        new = 0
-        for batch in batches(self._belongs(item) for item in items):
-            new += yield from upkeep.assign(self.fleet, batch, now, keep=keep)
+        new, strangers, lines = 0, True, set[str]()
+        for batch in batches(self._belongs(item, lines) for item in items):
+            found = yield from upkeep.assign(self.fleet, batch, now, keep=keep, strangers=strangers)
+            new, strangers = new + found, found == len(batch)
         return new
 
-    def _belongs(self, item: Item) -> upkeep.Belongs:
+    def _belongs(self, item: Item, lines: set[str]) -> upkeep.Belongs:
+        """What one of them says; *lines*: the numbers that were looked at already."""
         to, number, *more = item
-        since, chat_id = (*more, None, None)[:2]
+        if number not in lines:
+            lines.add(Line(number).number)
+        recipient = parse(to, default_region=self.policy.default_region)
+        key = self._contacts + recipient.key
+        if not more:
+            return upkeep.Belongs(key, recipient, number)
+        since, chat_id = (*more, None)[:2]
         if since is not None:
             check_moment("since", since)
-        return upkeep.Belongs(self.who(to), Line(number).number, since, chat_id)
+        who = None if chat_id is None else self.who(to)
+        return upkeep.Belongs(key, recipient, number, since, chat_id, who)
 
     def shadowed(self, seconds: float) -> ShadowCounts:
         """What the policy in shadow would have done. Raises ValueError where there is none."""

@@ -90,14 +90,20 @@ def put(twin: Fleet, grant: Grant, at: float, ident: int, max_delay: float = 0.0
 
 
 def capacity(
-    fleet: Fleet, request: Request, rest: Rest, now: float, horizon: float
+    fleet: Fleet,
+    request: Request,
+    rest: Rest,
+    now: float,
+    horizon: float,
+    at_most: int | None = None,
 ) -> Flow[Capacity]:
-    """How many new conversations fit from *now* until *now* + *horizon*, with people who are left alone in *rest*."""
+    """How many new conversations fit from *now* until *now* + *horizon*, with people who are left alone in *rest*; the first
+    *at_most* of them."""
     twin, stranger = twin_of(fleet, now), _Stranger(rest)
     by_line = {number: 0 for number, _ in fleet.states()}
     moments: list[float] = []
     at, until = now, now + min(horizon, FURTHEST)
-    while at < until:
+    while at < until and (at_most is None or len(moments) < at_most):
         if len(moments) % BREATH == BREATH - 1:
             yield Sleep(0.0)
         choice = decide(request, stranger, twin, at)

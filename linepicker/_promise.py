@@ -92,6 +92,18 @@ class Reservation(Promise):
 
     Lives until it is settled; never settled, it counts as sent. As a context manager: entering waits until `send_at` and
     checks; a clean exit settles SENT; an exception is classified, settled, and raised on.
+
+    >>> from linepicker import Line, Router
+    >>> router = Router([Line("+12025550100")])
+    >>> with router.reserve("+12125550123") as reservation:
+    ...     print("send from", reservation.number, "with the idempotency key", len(reservation.id) > 0)
+    send from +12025550100 with the idempotency key True
+    >>> reservation.outcome
+    <Outcome.SENT: 'SENT'>
+    >>> given_back = router.reserve("+12125550124")
+    >>> given_back.release()
+    >>> router.lines()[0].used
+    1
     """
 
     __slots__ = ("_made", "_router")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -12,6 +12,7 @@ from linepicker._asks import (
     Flow,
     Read,
     Scan,
+    Swap,
     Who,
 )
 from linepicker._contact import Contact
@@ -32,7 +33,8 @@ from linepicker.model import (
     LineChanged,
     LineReleased,
 )
-from linepicker.stores import Answer, Record
+from linepicker.recipients import Recipient
+from linepicker.stores import Answer, Record, Write
 
 EVENTS_KEPT: Final = 2 * 86400.0
 """How long, in seconds, an event id is remembered. Linq retries for at most about half an hour."""
@@ -142,27 +144,34 @@ def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:
     return contact
 
 
-@attrs.frozen
-class Belongs:
-    """That a recipient belongs to a line."""
+class Belongs(NamedTuple):
+    """That the recipient whose contact is at `key` belongs to a line. `who` is only needed beside a `chat_id`."""
 
-    who: Who
+    key: str
+    recipient: Recipient
     number: str
     since: float | None = None
     chat_id: str | None = None
+    who: Who | None = None
 
 
-def assign(fleet: Fleet, wanted: Iterable[Belongs], now: float, *, keep: bool) -> Flow[int]:
+def assign(
+    fleet: Fleet, wanted: Iterable[Belongs], now: float, *, keep: bool, strangers: bool
+) -> Flow[int]:
     """Assign recipients in one swap; how many had no line before. Raises ValueError where one has another line, unless
-    *keep* leaves those as they are."""
+    *keep* leaves those as they are. *strangers*: probably nobody has, so this is tried before anybody is read."""
     if not fleet.same.version:
         yield from open_store(fleet, write=True)
-    mine = {each.who.contact_key: each for each in wanted}
+    mine = {each.key: each for each in wanted}
     if not mine:
         return 0
     chats = {
-        records.chat_key(each.chat_id or ""): each for each in mine.values() if usable(each.chat_id)
+        records.chat_key(each.chat_id): each
+        for each in mine.values()
+        if each.chat_id is not None and usable(each.chat_id)
     }
+    if strangers and not chats and (yield from _met(fleet, mine, now)):
+        return len(mine)
     new = 0
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -171,14 +180,31 @@ def assign(fleet: Fleet, wanted: Iterable[Belongs], now: float, *, keep: bool) -
             key: _belonging(each, was[key], now, keep=keep) for key, each in mine.items()
         }
         for key, each in chats.items():
+            assert each.who is not None
             link = link_of(was[key], each.who, each.number, now)
-            after[key] = link if after[each.who.contact_key].number == each.number else was[key]
+            after[key] = link if after[each.key].number == each.number else was[key]
         new = sum(was[key] is None for key in mine)
         return after
 
     expires = dict.fromkeys(chats, now + CHATS_KEPT)
     written: bool = yield from update(fleet, [*mine, *chats], change, expires=expires)
     return new if written else 0
+
+
+def _met(fleet: Fleet, mine: Mapping[str, Belongs], now: float) -> Flow[bool]:
+    """Write all of them as new; False: one of them is not, and nothing was written."""
+    alike: dict[tuple[str, float | None], bytes] = {}  # nothing in a record tells whose it is
+    writes = []
+    for key, each in mine.items():
+        line = (each.number, each.since)
+        raw = alike.get(line)
+        if raw is None:
+            raw = alike[line] = _belonging(each, None, now, keep=False).encode()
+        writes.append(Write(key, 0, raw))
+    answer: Answer = yield Swap([*writes, fleet.same], {})
+    if not answer.applied:
+        absorb(fleet, answer, refused=writes)
+    return answer.applied
 
 
 def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bool) -> Contact:
@@ -188,7 +214,7 @@ def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bo
     if contact.number != wanted.number:
         if not keep:
             raise ValueError(
-                f"{wanted.who.masked} already belongs to {contact.number}: move() changes that"
+                f"{wanted.recipient.masked} already belongs to {contact.number}: move() changes that"
             )
         return contact
     if chats.items() <= contact.chats.items():

@@ -7,9 +7,22 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-from linepicker.model import Candidate, Decision, LineView, Reputation
+from linepicker.model import Assignment, Candidate, Decision, LineView, Reputation
 
-__all__ = ["CODES", "bar", "because", "duration", "moment", "score", "slot", "standing", "until"]
+__all__ = [
+    "CODES",
+    "bar",
+    "because",
+    "chance",
+    "duration",
+    "moment",
+    "ownership",
+    "recipients",
+    "score",
+    "slot",
+    "standing",
+    "until",
+]
 
 CODES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -153,6 +166,32 @@ def refusal(decision: Decision, *, date: bool = True) -> str:
         return why
     soon = until(decision.retry_at - decision.at)
     return f"{why}; ask again {soon}" + (f" ({moment(decision.retry_at)})" if date else "")
+
+
+def ownership(to: str, owner: Assignment | None) -> list[str]:
+    """Whose line somebody has, and had, in sentences. *to*: who it is, masked."""
+    if owner is None:
+        return [f"{to} has no line yet: the first message is a new conversation."]
+    return [
+        f"{to} has belonged to {owner.number} since {moment(owner.since)}.",
+        *(
+            f"Before that to {number}, since {moment(at)}."
+            for number, at in reversed(owner.history)
+        ),
+    ]
+
+
+def chance(each: Candidate, at: float) -> str:
+    """What a choice made *at* that moment says of a line."""
+    if each.excluded is None:
+        return f"{each.number} could, {until((each.slot or at) - at)}: score {score(each)}"
+    opens = "" if each.opens_at is None else f"; may open {until(each.opens_at - at)}"
+    return f"{each.number} {because(each.excluded)}{opens}"
+
+
+def recipients(count: int) -> str:
+    """So many of them: "1 recipient", "12,403 recipients"."""
+    return f"{count:,} recipient{'' if count == 1 else 's'}"
 
 
 def bar(used: int, budget: int | None, width: int) -> str:

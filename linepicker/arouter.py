@@ -45,7 +45,17 @@ R = TypeVar("R")
 
 class AsyncRouter:
     """As `linepicker.Router`, its verbs coroutines. Takes what Router takes, but source.fetch and on_standing are coroutine
-    functions, and clock has `asleep` in the place of `sleep`. For one event loop at a time; every await may be cancelled."""
+    functions, and clock has `asleep` in the place of `sleep`. For one event loop at a time; every await may be cancelled.
+
+    >>> import asyncio
+    >>> from linepicker import AsyncRouter, Line
+    >>> async def main() -> str:
+    ...     async with AsyncRouter([Line("+12025550100")]) as router:
+    ...         async with await router.reserve("+12125550123") as reservation:
+    ...             return reservation.number  # and send from there
+    >>> asyncio.run(main())
+    '+12025550100'
+    """
 
     def __init__(
         self,

@@ -162,7 +162,15 @@ class Line:
     never does). `line_type` is the provider's word ("iMessage", "RCS"), compared without regard to case. `id` is the
     provider's id. `tags` are yours, for `reserve(tags=…)` and per-tag limits. `weight` multiplies the line's score.
     `unrecognised` is a reputation this library has no word for: the line keeps its last known reputation, but counts as
-    AT_RISK at best. `doc_url` is the provider's explanation of the reputation.
+    AT_RISK at best. `doc_url` is the provider's explanation of the reputation. Raises ValueError for what it can't be.
+
+    >>> import attrs
+    >>> from linepicker import Line
+    >>> line = Line("+12025550100", reputation="AT_RISK", tags={"vip"})
+    >>> line.reputation
+    <Reputation.AT_RISK: 'AT_RISK'>
+    >>> attrs.evolve(line, weight=0.5).weight
+    0.5
     """
 
     number: str = attrs.field(validator=_number)
@@ -184,6 +192,10 @@ class Verdict:
 
     `number`: the line it left from, if the result says so. `chat_id`, `message_id`: the provider's ids. `retry_after`:
     seconds to wait, for RATE_LIMITED and LINE_REFUSED. `trace_id`: by which the provider finds the request again.
+
+    >>> from linepicker import Verdict
+    >>> Verdict("RATE_LIMITED", retry_after=30.0).outcome
+    <Outcome.RATE_LIMITED: 'RATE_LIMITED'>
     """
 
     outcome: Outcome = attrs.field(converter=Outcome)
@@ -210,7 +222,16 @@ class _Report:
 class LineChanged(_Report):
     """The provider changed a line's reputation, its service status, or both. None: nothing said of it.
 
-    `unrecognised` is a reputation this library has no word for, as in `Line`.
+    `unrecognised` is a reputation this library has no word for, as in `Line`. As in every report `at` is the moment it
+    happened, epoch seconds UTC, and `event_id` tells duplicates apart. Raises ValueError for what it can't be.
+
+    >>> import time
+    >>> from linepicker import Line, LineChanged, Router
+    >>> router = Router([Line("+12025550100")])
+    >>> router.report(LineChanged("+12025550100", status="FLAGGED", at=time.time()))
+    True
+    >>> router.lines()[0].standing
+    'flagged'
     """
 
     number: str = attrs.field(validator=_number, kw_only=False)
@@ -278,7 +299,16 @@ class Failed(_Receipt):
 class Replied(_OfChat):
     """A person wrote to the line `number`; `to` is that person (or group), `text` what they wrote, if known.
 
-    `to` may be None where only the conversation is known: `chat_id` then tells who, if this deployment sent into it.
+    `to` may be None where only the conversation is known: `chat_id` then tells who, if this deployment sent into it. Of the
+    text only whether it is an opt-out keyword is kept. `at` and `event_id` as in `LineChanged`.
+
+    >>> from linepicker import Line, Replied, Router
+    >>> router = Router([Line("+12025550100")])
+    >>> wrote = Replied("+12025550100", "+12125550123", text="Is it ready?", at=1_800_000_000.0, event_id="6f2d")
+    >>> router.report(wrote), router.report(wrote)
+    (True, False)
+    >>> router.reserve("+12125550123").kind  # they wrote first: no new conversation
+    'known'
     """
 
     number: str = attrs.field(validator=_number, kw_only=False)
@@ -291,7 +321,19 @@ class Replied(_OfChat):
 
 @attrs.frozen
 class OptedOut(_Report):
-    """A person does not want messages any more, from any line."""
+    """A person does not want messages any more, from any line. `at` and `event_id` as in `LineChanged`.
+
+    >>> import time
+    >>> from linepicker import Blocked, Line, OptedOut, Router
+    >>> router = Router([Line("+12025550100")])
+    >>> router.report(OptedOut("+12125550123", at=time.time()))
+    True
+    >>> try:
+    ...     router.reserve("+12125550123")
+    ... except Blocked as refusal:
+    ...     print(refusal.decision.reason)
+    opted_out
+    """
 
     to: str = attrs.field(kw_only=False, repr=_masked)
 
@@ -356,6 +398,11 @@ class Decision:
     message may leave. `to`: the recipient, masked. `candidates`: on success the chosen line and the next best, in
     previews and refusals every line. `notes`: sentences: what rules in shadow mode would have done, and an opt-out that
     was overridden.
+
+    >>> from linepicker import Line, Router
+    >>> decision = Router([Line("+12025550100", reputation="CRITICAL")]).preview("+12125550123")
+    >>> decision.outcome, decision.candidates[0].excluded, decision.to
+    ('no_line', 'critical', '+1•••••••123')
     """
 
     outcome: Literal["reserved", "held", "not_now", "no_line", "blocked", "stale"]
@@ -420,6 +467,12 @@ class LineView:
     days, by name: sent, delivered, read, failed:<code>, opened, answered, opted_out, shadow. `as_of`: when the list of lines
     was asked for that reputation and status were last taken from, by whichever process (None: never); what was reported since,
     and all that was spent, is in the view as well. `terms`: what was learned of it.
+
+    >>> from linepicker import Line, Router
+    >>> router = Router([Line("+12025550100", reputation="CRITICAL")])
+    >>> (view,) = router.lines()
+    >>> view.standing, view.used, view.budget, view.reasons[0]
+    ('critical', 0, 12, 'CRITICAL: nothing goes out until HEALTHY is observed and confirmed.')
     """
 
     line: Line

@@ -28,6 +28,15 @@ class Plan:
     `slots`: (recipient, line, moment), in the order in which they are to be carried out. `unplaced`: recipients for whom
     there is no room; `reasons`: why, a code for each of them. `shortfall`: a sentence, empty when all fit. `held`: with
     hold=True the reservations of those slots that could be held, the earliest first.
+
+    >>> from linepicker import Line, Router
+    >>> from linepicker.testing import ManualClock
+    >>> router = Router([Line("+12025550100")], clock=ManualClock(start=1_800_000_000.0))
+    >>> plan = router.plan([f"+1212555{n:04d}" for n in range(20)], deadline=1_800_003_600.0)
+    >>> len(plan.slots), len(plan.unplaced), plan.reasons[0]
+    (15, 5, 'deadline')
+    >>> list(plan.to_csv())[:2]
+    ['to,number,at,time,reason', '+12125550000,+12025550100,1800000000.0,2027-01-15T08:00:00.000+00:00,']
     """
 
     slots: tuple[tuple[To, str, float], ...] = attrs.field(repr=_counted)
@@ -58,14 +67,22 @@ class Plan:
 
 @attrs.frozen
 class Capacity:
-    """How many new conversations fit within the horizon: `total`, `by_line`, and when (`moments`, sorted)."""
+    """How many new conversations fit within the horizon: `total`, `by_line`, and when (`moments`, sorted).
+
+    >>> from linepicker import Line, Router
+    >>> from linepicker.testing import ManualClock
+    >>> clock = ManualClock(start=1_800_000_000.0)
+    >>> hour = Router([Line("+12025550100")], clock=clock).capacity(horizon=3600.0)
+    >>> hour.total, hour.earliest(6) - clock.now(), hour.earliest(16)
+    (15, 20.0, None)
+    """
 
     total: int
     by_line: Mapping[str, int]
     moments: tuple[float, ...] = attrs.field(repr=False)
 
     def earliest(self, n: int) -> float | None:
-        """The moment by which *n* new conversations fit, None if not within the horizon."""
+        """The moment by which *n* new conversations fit, None if not within the horizon. Raises ValueError for *n* below 1."""
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         return self.moments[n - 1] if n <= len(self.moments) else None

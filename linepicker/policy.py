@@ -196,6 +196,19 @@ def _tags(value: Mapping[str, Overrides | Mapping[str, Any]]) -> Mapping[str, Ov
 class Policy:
     """Every tunable. `Policy()` has all defaults; frozen, compared by value.
 
+    >>> import attrs
+    >>> from linepicker import Policy, PolicyError
+    >>> policy = Policy.from_dict({"limits": {"new_per_day": 40}, "tag": {"vip": {"limits": {"new_per_day": 10}}}})
+    >>> policy.limits.new_per_day, policy.pace.new_gap
+    (40, 20.0)
+    >>> attrs.evolve(policy, prefer="weighted") == policy
+    False
+    >>> try:
+    ...     Policy.from_dict({"limits": {"new_per_dya": 40}})
+    ... except PolicyError as error:
+    ...     print(error)
+    limits.new_per_dya is not a name of the policy; the nearest is limits.new_per_day
+
     Attributes:
         prefer: "healthiest": a HEALTHY line with room always beats an AT_RISK one; "weighted": both are on one scale.
             Source: Linq, phone health guide: new recipients belong on HEALTHY lines.

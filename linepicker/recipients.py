@@ -153,6 +153,8 @@ def time_zones(number: str) -> tuple[str, ...]:
 def _normalise(handle: object, default_region: str | None) -> str:
     if not isinstance(handle, str):
         raise InvalidRecipient(f"a handle must be a str, got {_kind(handle)}")
+    if _PHONE.fullmatch(handle):
+        return handle
     if len(handle) > _MAX_TEXT:
         raise InvalidRecipient(f"a handle has at most {_MAX_TEXT} characters, got {len(handle)}")
     text = handle.strip()

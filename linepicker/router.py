@@ -61,6 +61,21 @@ class Router:
     full_handles: recipients are in clear in this router's log, for as long as that is looked at; else they are masked.
     Raises PolicyError, StoreError for a URL that names no store, TypeError for what is no source, SourceError for an iterable
     that does not hold lines, ValueError for a pool's name.
+
+    >>> from linepicker import Line, NoLine, Router
+    >>> router = Router([Line("+12025550100"), Line("+12025550101", reputation="CRITICAL")])
+    >>> reservation = router.reserve("+12125550123")
+    >>> reservation.number, reservation.kind
+    ('+12025550100', 'new')
+    >>> reservation.settle("SENT")
+    >>> router.reserve("+12125550123").kind
+    'known'
+    >>> router.pause("+12025550100", reason="carrier test")
+    >>> try:
+    ...     router.reserve("+12125550124")
+    ... except NoLine as refusal:
+    ...     print([(line.number, line.excluded) for line in refusal.decision.candidates])
+    [('+12025550100', 'paused'), ('+12025550101', 'critical')]
     """
 
     def __init__(

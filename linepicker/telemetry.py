@@ -79,7 +79,7 @@ _NOWHERE: Final = Context()
 _VIEWS_KEPT: Final = 1.0  # seconds: one collection asks for several gauges
 
 Labels: TypeAlias = tuple[str, ...]
-_Opened: TypeAlias = tuple[Span, Token[Context]]
+_Opened: TypeAlias = tuple[Span, Token[Context] | None]
 
 
 def dashboard() -> dict[str, Any]:
@@ -352,7 +352,8 @@ class _Watched:
         opened, fault = None, None
         if tracer is not None:
             span = tracer.start_span(f"{NAME}.reserve")
-            opened = span, context.attach(trace.set_span_in_context(span))
+            inner = Swap in self.timed or Fetch in self.timed  # else no span is opened within it
+            opened = span, context.attach(trace.set_span_in_context(span)) if inner else None
         told: Labels = ()
         try:
             made: Made = yield from flow
@@ -378,7 +379,8 @@ class _Watched:
             return made
         finally:
             if opened is not None:
-                opened[0].set_attributes(dict(zip(_TOLD, told, strict=False)))
+                told_of = zip(_TOLD, told, strict=False)
+                opened[0].set_attributes({name: value for name, value in told_of if value})
                 _close(*opened, fault)
 
     def _report(self, flow: Flow[bool], report: Report, now: float) -> Flow[bool]:
@@ -412,10 +414,11 @@ def _is_idle(provider: object) -> bool:
 _REFUSALS: Final = (NoLine, Held, NotNow, Blocked, StaleHealth)
 
 
-def _close(span: Span, token: Token[Context], error: BaseException | None) -> None:
+def _close(span: Span, token: Token[Context] | None, error: BaseException | None) -> None:
     """End a span. Of an error only its kind is told: its message may hold whatever the caller's function put there."""
     if error is not None:
         span.set_attribute("error.type", type(error).__name__)
         span.set_status(Status(StatusCode.ERROR))
-    context.detach(token)
+    if token is not None:
+        context.detach(token)
     span.end()

@@ -351,7 +351,7 @@ def test_import_takes_over_the_chats_of_the_account(command, fake):
     """Everybody who has a chat belongs to its line afterwards; doing it again changes nothing."""
     open_chats(fake, PERSON, FRIEND)
     ran = command("import")
-    assert ran.out == "2 recipients have a chat, and keep the line it is on.\n"
+    assert ran.out == "2 recipients with a chat: each keeps the line it is on.\n"
     assert (ran.status, ran.err) == (0, "")
     assert command("import", "--json").json == {"imported": 2}
     assert command("pick", PERSON, "--json").json["number"] == TWO

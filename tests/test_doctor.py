@@ -101,7 +101,7 @@ def test_an_account_in_order_is_well(doctor):
         "webhooks",
         "clock",
     ]
-    assert "knows 1 recipients" in findings[1]["text"]
+    assert "knows 1 recipient of pool" in findings[1]["text"]
     assert findings[3]["text"].startswith("3 of 3 lines can take a new conversation; 1 known")
 
 

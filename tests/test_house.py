@@ -91,6 +91,7 @@ HOMES = {
     "opentelemetry": ("telemetry.py",),
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py", "stores/_postgres_database.py"),
+    "pytest": ("testing/fixtures.py",),
     "psycopg_pool": ("stores/_postgres_database.py",),
     "hiredis": ("stores/_redis_server.py",),
     "redis": (

@@ -267,7 +267,6 @@ def test_swaps_and_fetches_are_spans_within_the_reservation(seen, tmp_path):
     assert parent.name == "linepicker.reserve"
     assert dict(parent.attributes) == {
         "linepicker.outcome": "reserved",
-        "linepicker.reason": "",
         "linepicker.kind": "new",
         "linepicker.line": ONE,
     }

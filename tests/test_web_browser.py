@@ -136,6 +136,11 @@ def live(page):
     return page
 
 
+def drawn(page):
+    """Let the browser draw what has come into sight."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def operate(page, number, verb, *, reason="maintenance", token=TOKEN):
     """Fill in the form and send it."""
     if not page.locator("#operate").is_visible():
@@ -255,9 +260,14 @@ def test_it_looks_well_and_is_accessible(view, world, size, scheme, tmp_path):
     expect(page.locator("#found")).to_contain_text("has belonged to")
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"page-{size}-{scheme}.png", full_page=True)
-    page.locator("#lines").scroll_into_view_if_needed()
+    page.locator("#rows").scroll_into_view_if_needed()
+    drawn(page)
     page.screenshot(path=folder / f"lines-{size}-{scheme}.png")
+    page.set_viewport_size(
+        {"width": SIZES[size][0], "height": 5000}
+    )  # else rows out of sight stay blank
+    drawn(page)
+    page.screenshot(path=folder / f"page-{size}-{scheme}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
     found = Axe().run(page).response["violations"]
     told = [

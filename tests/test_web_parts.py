@@ -13,7 +13,7 @@ from linepicker._record import Standing, standing_key
 from linepicker._windows import DAY, ROWS, SPREAD, WEEK
 from linepicker.stores import open as open_store
 from linepicker.testing import ManualClock
-from linepicker.web import rows, strip
+from linepicker.web import pages, rows, strip
 from linepicker.web.door import Door
 from linepicker.web.ring import KEPT, Ring
 
@@ -220,6 +220,27 @@ async def test_the_next_hours_hold_what_capacity_counts(clock):
     hours = rows.hours(counts, NOW)
     assert [each.count for each in hours] == list(counts)
     assert max(each.high for each in hours) == 40
+
+
+async def test_lines_without_limits_are_not_looked_ahead_without_end(monkeypatch):
+    """The look ahead ends at so many, and the page says that there may be more."""
+    monkeypatch.setattr("linepicker.web.door.MOST", 40)
+    off = dict.fromkeys(("new_per_day", "new_per_hour", "messages_per_day"), "off")
+    router = Router([Line(ONE), Line(TWO)], policy=Policy(limits=off, pace={"new_gap": 0.0}))
+    counts = await Door(router).outlook(12)
+    assert counts == (40, *[0] * 11)
+    told = pages.outlook(rows.hours(counts, NOW), more=True)
+    assert told.split("<p>")[1].startswith(
+        "At least 40 new conversations fit into the next 12 hours."
+    )
+
+
+async def test_hours_without_room_are_said_not_drawn():
+    """Where nothing fits there is a sentence in the place of empty bars; large numbers are short."""
+    assert "No new conversation fits into the next 3 hours." in pages.outlook(
+        rows.hours([0, 0, 0], NOW)
+    )
+    assert [each.shown for each in rows.hours([9_999, 11_139], NOW)] == ["9,999", "11k"]
 
 
 # Choices

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from linepicker import _words as words
 from linepicker.cli import config as config_
 from linepicker.cli import show
 from linepicker.cli.doctor import doctor, subscribe
@@ -17,7 +18,16 @@ from linepicker.cli.moving import copy, export, load_file, migrate
 from linepicker.cli.planning import capacity, plan
 from linepicker.cli.replay import replay
 from linepicker.cli.serve import serve, webhooks
-from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store, To
+from linepicker.cli.settings import (
+    AsJson,
+    CommandError,
+    Config,
+    Pool,
+    Settings,
+    Store,
+    To,
+    recipient,
+)
 from linepicker.cli.simulate import simulate
 from linepicker.cli.takeover import known, take_over
 from linepicker.cli.watch import watch
@@ -115,7 +125,7 @@ def pick(
     settings = Settings.of(context, as_json, config, store, pool)
     with settings.router() as router:
         made = router.preview(
-            _recipient(to),
+            recipient(to),
             tags=tag or (),
             line_type=line_type,
             exclude=exclude or (),
@@ -159,7 +169,7 @@ def import_(
     if settings.as_json:
         show.document({"imported": done})
     else:
-        show.say(f"{done} recipients have a chat, and keep the line it is on.")
+        show.say(f"{words.recipients(done)} with a chat: each keeps the line it is on.")
 
 
 @app.command()
@@ -312,10 +322,6 @@ def demo(
     )
     if settings.as_json:
         show.document(result)
-
-
-def _recipient(to: list[str]) -> str | list[str]:
-    return to[0] if len(to) == 1 else to
 
 
 def _view(router: Router, number: str) -> LineView:

@@ -57,10 +57,8 @@ def show_audit(found: Audit | CoolingDown, view: LineView) -> None:
         show.say(f"Linq's audit is {found.status}{why}. Its id is {found.id}.")
         return
     at = "" if found.generated_at is None else f" of {words.moment(found.generated_at)}"
-    first = found.primary_driver or "nothing to act on"
-    show.say(
-        f"Linq's audit{at}: {found.severity or 'no severity'}, first of all {first}.", style="bold"
-    )
+    first = f"first of all {found.primary_driver}" if found.primary_driver else "nothing to act on"
+    show.say(f"Linq's audit{at}: {found.severity or 'no severity'}, {first}.", style="bold")
     for driver in found.drivers:
         metric = f" ({driver.metric})" if driver.metric else ""
         show.say(f"{driver.key}{metric}: {driver.summary}", indent=2)

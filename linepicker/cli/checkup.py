@@ -98,7 +98,8 @@ def examine(settings: Settings, webhook_url: str | None) -> list[Finding]:
             found.append(Finding("store", False, _sentence(error), _mend(str(error), url)))
         for text in warned:
             found.append(Finding("store", False, _sentence(text), _mend(text, url)))
-    found += _provider(settings, policy, by_line, webhook_url, store_works=store_works)
+    with _warnings():  # which the findings tell
+        found += _provider(settings, policy, by_line, webhook_url, store_works=store_works)
     return found
 
 
@@ -143,7 +144,7 @@ def _store(
         contact: Contact | None = decode(name, record)
         if contact is not None:
             by_line[contact.number] += 1
-    known = f"{sum(by_line.values()):,} recipients of pool {settings.pool!r}"
+    known = f"{words.recipients(sum(by_line.values()))} of pool {settings.pool!r}"
     found = [Finding("store", True, f"{handle.url} answers, and knows {known}.")]
     has = (answer.records[EPOCH].value or b"").decode(errors="replace")
     if handle.epoch and has != handle.epoch:
@@ -199,7 +200,13 @@ def _provider(
         return [Finding("provider", False, _sentence(error), _provider_mend(error))]
     except LinePickerError as error:
         return [Finding("store", False, _sentence(error), _mend(str(error), settings.url or STORE))]
-    found = [Finding("provider", True, f"Linq answers, and lists {len(views)} lines.")]
+    found = [
+        Finding(
+            "provider",
+            True,
+            f"Linq answers, and lists {len(views)} line{'' if len(views) == 1 else 's'}.",
+        )
+    ]
     found += _lines(views, by_line)
     try:
         with Account() as account:

@@ -99,5 +99,5 @@ def _told(section: type) -> dict[str, tuple[str, str]]:
     for entry in re.split(r"^    (?=\S)", text, flags=re.MULTILINE)[1:]:
         name, _, said = " ".join(entry.split()).partition(": ")
         meaning, _, source = said.partition(" Source: ")
-        found[name] = meaning, source
+        found[name] = meaning.replace(" (here None)", ""), source
     return found

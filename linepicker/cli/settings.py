@@ -18,7 +18,17 @@ from linepicker.router import Router
 from linepicker.stores import Handle
 from linepicker.stores import open as open_store
 
-__all__ = ["AsJson", "CommandError", "Config", "Patient", "Pool", "Settings", "Store", "To"]
+__all__ = [
+    "AsJson",
+    "CommandError",
+    "Config",
+    "Patient",
+    "Pool",
+    "Settings",
+    "Store",
+    "To",
+    "recipient",
+]
 
 STORE: Final = "sqlite:///linepicker.db"
 POOL: Final = "default"
@@ -43,6 +53,11 @@ To = Annotated[
     list[str],
     typer.Argument(metavar="TO", help="A number (+1...) or email; several are one group."),
 ]
+
+
+def recipient(to: list[str]) -> str | list[str]:
+    """Whom TO names: one handle, or a group of them."""
+    return to[0] if len(to) == 1 else to
 
 
 class CommandError(Exception):

@@ -168,17 +168,8 @@ def decision(made: Decision) -> None:
 def candidates(made: Decision) -> None:
     """Every line as the choice saw it, the best first."""
     for each in _ranked(made):
-        if each.excluded is None:
-            opens = ""
-        elif each.opens_at is None:
-            opens = "."
-        else:
-            opens = f"; may open {words.until(each.opens_at - made.at)}."
-        if each.excluded is not None:
-            say(f"{each.number} {words.because(each.excluded)}{opens}", indent=2)
-        else:
-            wait = words.until((each.slot or made.at) - made.at)
-            say(f"{each.number} could, {wait}: score {words.score(each)}", indent=2)
+        end = "" if each.excluded is None else "."
+        say(f"{words.chance(each, made.at)}{end}", indent=2)
 
 
 def _ranked(made: Decision) -> list[Candidate]:

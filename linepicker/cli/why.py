@@ -14,7 +14,16 @@ from linepicker._decode import decode
 from linepicker._record import contact_key
 from linepicker.cli import show, summary
 from linepicker.cli.audit import audit_json, audited, show_audit
-from linepicker.cli.settings import AsJson, CommandError, Config, Pool, Settings, Store, To
+from linepicker.cli.settings import (
+    AsJson,
+    CommandError,
+    Config,
+    Pool,
+    Settings,
+    Store,
+    To,
+    recipient,
+)
 from linepicker.model import Assignment, Decision, LineView
 from linepicker.policy import Policy
 from linepicker.providers.linq.audit import Audit, CoolingDown
@@ -50,7 +59,7 @@ def why(
             return
         if audit:
             raise CommandError("--audit is for one of our own lines, and this is none")
-        who = to[0] if len(to) == 1 else to
+        who = recipient(to)
         assignment, made = router.assignment(who), router.preview(who)
     if settings.as_json:
         owner = None if assignment is None else show.assignment_json(assignment)
@@ -61,13 +70,8 @@ def why(
 
 def _tell_recipient(assignment: Assignment | None, made: Decision) -> None:
     show.decision(made)
-    if assignment is None:
-        show.say(f"{made.to} has no line yet: the first message is a new conversation.")
-    else:
-        since = words.moment(assignment.since)
-        show.say(f"{made.to} has belonged to {assignment.number} since {since}.")
-    for number, since_then in reversed(assignment.history if assignment else ()):
-        show.say(f"Before that to {number}, since {words.moment(since_then)}.")
+    for each in words.ownership(made.to, assignment):
+        show.say(each)
     mend = _mend(made.reason, made.number)
     if mend:
         show.say(mend, head="-> ")
@@ -114,16 +118,10 @@ def _sentence(view: LineView, now: float) -> str:
 
 def _people(view: LineView, known: int, settings: Settings) -> str:
     """What becomes of those who belong to it."""
-    who = (
-        "Nobody belongs"
-        if not known
-        else "1 recipient belongs"
-        if known == 1
-        else f"{known:,} recipients belong"
-    )
-    text = f"{who} to it in pool {settings.pool!r}"
     if not known:
-        return f"{text}."
+        return f"Nobody belongs to it in pool {settings.pool!r}."
+    verb = "belongs" if known == 1 else "belong"
+    text = f"{words.recipients(known)} {verb} to it in pool {settings.pool!r}"
     if view.standing in ("ok", "draining"):
         return f"{text}, and {'is' if known == 1 else 'are'} served."
     policy = settings.policy() or Policy()

@@ -171,6 +171,13 @@ def open(url: str) -> Handle:  # noqa: A001  `stores.open(url)` reads as it shou
 
     `?namespace=lp` says whose records these are: 1 to 64 of A-Z a-z 0-9 . _ -. `?epoch=ID` is the epoch the store is
     expected to have. Other parameters belong to the driver. In a path, write ? as %3F, # as %23 and % as %25.
+
+    >>> from linepicker import Line, Router, stores
+    >>> handle = stores.open("memory://")  # shared by the routers that are given it
+    >>> with Router([Line("+12025550100")], store=handle) as one, Router([Line("+12025550100")], store=handle) as other:
+    ...     reservation = one.reserve("+12125550123")
+    ...     other.assignment("+12125550123").number
+    '+12025550100'
     """
     try:
         parts = urlsplit(url)

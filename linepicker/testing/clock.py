@@ -13,6 +13,12 @@ class ManualClock:
     """A clock for tests: time stands still until it is advanced, and sleeping advances it at once.
 
     Fits wherever a `clock=` is taken. Moments are epoch seconds UTC, durations seconds. Safe to use from many threads.
+
+    >>> from linepicker.testing import ManualClock
+    >>> clock = ManualClock(start=1_800_000_000.0)
+    >>> clock.sleep(90.0)
+    >>> clock.now()
+    1800000090.0
     """
 
     def __init__(self, start: float = 0.0) -> None:

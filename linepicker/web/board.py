@@ -19,7 +19,7 @@ import attrs
 from linepicker._overview import Overview
 from linepicker.errors import LinePickerError, SourceError, StoreError
 from linepicker.web import pages, rows
-from linepicker.web.door import Door
+from linepicker.web.door import MOST, Door
 from linepicker.web.ring import Ring
 from linepicker.web.rows import Row, clock
 
@@ -166,7 +166,9 @@ class Board:
         seen = self._seen
         if seen is not None:
             self._turn += 1
-            self._put("outlook", pages.outlook(rows.hours(counts, seen.now)))
+            self._put(
+                "outlook", pages.outlook(rows.hours(counts, seen.now), more=sum(counts) >= MOST)
+            )
 
     def _drawn(self, seen: Overview) -> tuple[list[tuple[Row, str]], dict[str, str]]:
         """Rows and parts of what was seen; in a thread of its own, so nothing is changed here."""

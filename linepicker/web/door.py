@@ -19,10 +19,12 @@ from linepicker.model import Assignment, Decision
 from linepicker.plans import Capacity
 from linepicker.router import Router
 
-__all__ = ["AnyRouter", "Door"]
+__all__ = ["MOST", "AnyRouter", "Door"]
 
 AnyRouter: TypeAlias = Router | AsyncRouter
 
+MOST: Final = 50_000
+"""So many new conversations are looked ahead, which takes a few seconds; lines without limits would never end."""
 _THREADS: Final = 2
 """How many questions a Router is asked at once: the page must not crowd out those who send."""
 
@@ -69,9 +71,10 @@ class Door:
         return found
 
     async def outlook(self, hours: int) -> tuple[int, ...]:
-        """How many new conversations fit into each of the next hours."""
+        """How many new conversations fit into each of the next hours; the first `MOST` of them."""
         now, found = self._router._clock.now(), [0] * hours
-        fits: Capacity = await self._ask(self._router.capacity, horizon=hours * HOUR)
+        desk = self._router._desk
+        fits: Capacity = await self._flow(lambda _, at: desk.capacity(at, hours * HOUR, MOST))
         for at in fits.moments:
             found[min(hours - 1, max(0, int((at - now) // HOUR)))] += 1
         return tuple(found)

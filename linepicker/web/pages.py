@@ -49,9 +49,9 @@ def fresh(told: Freshness) -> str:
     return str(_PARTS.fresh(told))
 
 
-def outlook(hours: Sequence[Hour] | None) -> str:
-    """How much fits into the next hours; None: that is not worked out yet."""
-    return str(_PARTS.outlook(hours))
+def outlook(hours: Sequence[Hour] | None, *, more: bool = False) -> str:
+    """How much fits into the next hours; None: that is not worked out yet. *more*: it may be more than was looked ahead."""
+    return str(_PARTS.outlook(hours, more))
 
 
 def choices(latest: Sequence[Choice]) -> str:

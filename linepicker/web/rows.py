@@ -16,7 +16,6 @@ from linepicker.web import strip
 
 __all__ = ["Found", "Freshness", "Hour", "Row", "Summary", "clock", "found", "freshness", "hours"]
 
-_SOON: Final = 300.0  # seconds; as the words for a standing have it
 _TOLD_ELSEWHERE: Final = ("Paced: ", "AT_RISK: ", "See ")
 _CANDIDATES: Final = 8
 _FULL: Final = 10
@@ -177,10 +176,12 @@ def freshness(
 
 @attrs.frozen
 class Hour:
-    """One of the next hours: when it begins, how many new conversations fit into it, and how high its bar is (0 to 40)."""
+    """One of the next hours: when it begins, how many new conversations fit into it, as short text too, and how high its bar is
+    (0 to 40)."""
 
     name: str
     count: int
+    shown: str
     high: int
 
 
@@ -191,6 +192,7 @@ def hours(counts: Sequence[int], now: float) -> list[Hour]:
         Hour(
             datetime.fromtimestamp(now + 3600.0 * place, UTC).strftime("%H:%M"),
             count,
+            f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k",
             -(-40 * count // most) if most else 0,
         )
         for place, count in enumerate(counts)
@@ -210,28 +212,12 @@ class Found:
 
 def found(owner: Assignment | None, made: Decision) -> Found:
     """Whose line they have, and what a message to them would meet."""
-    told = [words.verdict(made)]
-    if owner is None:
-        told.append(f"{made.to} has no line yet: the first message is a new conversation.")
-    else:
-        told.append(f"{made.to} has belonged to {owner.number} since {words.moment(owner.since)}.")
-        told += [
-            f"Before that to {number}, since {words.moment(since)}."
-            for number, since in reversed(owner.history)
-        ]
+    told = [words.verdict(made), *words.ownership(made.to, owner)]
     told += [f"{note}." for note in made.notes]
     ranked = sorted(
         made.candidates, key=lambda each: (each.number != made.number, each.excluded is not None)
     )
-    lines = []
-    for each in ranked[:_CANDIDATES]:
-        if each.excluded is None:
-            wait = words.until((each.slot or made.at) - made.at)
-            lines.append(f"{each.number} could, {wait}: score {words.score(each)}")
-        else:
-            ends = each.opens_at
-            until = "" if ends is None else f"; may open {words.until(ends - made.at)}"
-            lines.append(f"{each.number} {words.because(each.excluded)}{until}")
+    lines = [words.chance(each, made.at) for each in ranked[:_CANDIDATES]]
     if len(ranked) > _CANDIDATES:
         lines.append(f"and {len(ranked) - _CANDIDATES:,} more lines")
     return Found(tuple(told), tuple(lines))

@@ -72,6 +72,14 @@ class FakeLinq:
     *lines* is how many lines the account has at first, or their numbers (E.164). *token* is the one accepted; a random
     one if left out. *clock* has `now()` in epoch seconds UTC; the host's clock if left out. *port* 0 takes a free one.
     *seed* is that of all chance.
+
+    >>> from linepicker import Router
+    >>> from linepicker.providers.linq import LinqSource
+    >>> from linepicker.testing import FakeLinq
+    >>> with FakeLinq(lines=2) as fake, LinqSource(fake.token, base_url=fake.base_url) as source:
+    ...     fake.set_reputation(fake.numbers[0], "CRITICAL")
+    ...     [view.standing for view in Router(source).lines()]
+    ['critical', 'ok']
     """
 
     def __init__(
