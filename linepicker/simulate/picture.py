@@ -24,9 +24,9 @@ __all__ = ["MissingExtra", "save", "svg"]
 
 # The palette of Okabe and Ito, which the colour-blind can tell apart; light to dark as things get worse.
 _BANDS: Final = (
-    ("AT_RISK", "#f0e442", "///"),
-    ("CRITICAL", "#e69f00", "xxx"),
-    ("FLAGGED", "#aaaaaa", "ooo"),
+    ("AT_RISK", "#f8f2a0", "//"),
+    ("CRITICAL", "#f2b84b", "xxx"),
+    ("FLAGGED", "#c8c8c8", "..."),
 )
 _OPENED: Final[dict[str, Any]] = {
     "color": "#0072b2",
@@ -37,6 +37,8 @@ _OPENED: Final[dict[str, Any]] = {
 }
 _LIMIT: Final[dict[str, Any]] = {"color": "#000000", "linewidth": 1.0, "linestyle": (0, (4, 2))}
 _BUDGET: Final[dict[str, Any]] = {"color": "#d55e00", "linewidth": 1.8, "drawstyle": "steps-post"}
+_HATCH: Final = "#8a8a8a"
+"""Of the bands: lighter than any curve, which must be seen on top of them."""
 _METADATA: Final = re.compile(r"\s*<metadata>.*</metadata>", re.DOTALL)
 _STEP: Final = 0.25  # days between samples
 
@@ -107,9 +109,7 @@ def _line(ax: Axes, samples: Sequence[Sample]) -> None:
     worst = [2 if each.flagged else each.shown - 1 for each in samples]
     for level, (_, colour, hatch) in enumerate(_BANDS):
         for begin, end in _spans(days, [each == level for each in worst]):
-            ax.axvspan(
-                begin, end, facecolor=colour, edgecolor="#333333", hatch=hatch, lw=0, zorder=0
-            )
+            ax.axvspan(begin, end, facecolor=colour, edgecolor=_HATCH, hatch=hatch, lw=0, zorder=0)
     ax.plot(days, [each.limit for each in samples], zorder=3, **_LIMIT)
     if any(each.budget is not None for each in samples):
         budgets = [each.budget if each.budget is not None else float("nan") for each in samples]
@@ -132,6 +132,12 @@ def _fleet(ax: Axes, samples: Sequence[Sample]) -> None:
 
 
 def _plain(ax: Axes) -> None:
+    for curve in list(
+        ax.lines
+    ):  # each with a white rim, under all of them, or it is lost in the bands
+        x, y = curve.get_data()
+        style = curve.get_drawstyle()
+        ax.plot(x, y, color="w", linewidth=curve.get_linewidth() + 2.0, zorder=1, drawstyle=style)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)
     ax.set_ylim(bottom=0)
@@ -161,7 +167,7 @@ def _legend() -> list[Any]:
         Line2D([], [], label="its hidden limit", **_LIMIT),
     ]
     bands = [
-        Patch(facecolor=colour, edgecolor="#333333", hatch=hatch, label=name)
+        Patch(facecolor=colour, edgecolor=_HATCH, hatch=hatch, label=name)
         for name, colour, hatch in _BANDS
     ]
     return [each for pair in zip(curves, bands, strict=True) for each in pair]
