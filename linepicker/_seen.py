@@ -9,8 +9,8 @@ from typing import Final
 NOTHING: Final[Mapping[str, int]] = {}
 _ALONE: Final = 64
 """After so many swaps that nobody else came between, a process takes itself to be alone."""
-
-
+_PRESSED: Final = 8
+"""For so many swaps after two refusals in a row a process tells of a long fleet too."""
 _BEST_FOR: Final = 32
 
 
@@ -19,16 +19,25 @@ class Company:
 
     def __init__(self) -> None:
         self._swaps = 0
+        self._pressed = 0
         self._best: list[str] = []
         self._best_for = 0
 
-    def near(self) -> bool:
-        """Whether one was met lately; asked once a swap."""
+    def near(self, *, long: bool) -> bool:
+        """Whether to tell what was seen; asked once a swap. Of a *long* fleet, which is dear to tell of, only where one refusal
+        was not enough: where many lines are as good, the one that it has repaired is still as good as any."""
         self._swaps += 1
-        return self._swaps <= _ALONE
+        self._pressed -= 1
+        return self._swaps <= _ALONE and (not long or self._pressed >= 0)
 
     def met(self) -> None:
         """A swap was refused: what ranks best is not what did."""
+        if self._swaps == 1:
+            self._pressed = _PRESSED
+        self.changed()
+
+    def changed(self) -> None:
+        """All lines are ranked anew."""
         self._swaps = self._best_for = 0
 
     def best(self, find: Callable[[], list[str]]) -> list[str]:

@@ -346,7 +346,7 @@ class Fleet:
     def seen(self) -> Mapping[str, int]:
         """The versions held of the lines that rank best, at most 64; none where the store does not ask for them, and none while
         nobody else writes: sending them is half of what a swap costs."""
-        shown = self.shows_seen and self.company.near()
+        shown = self.shows_seen and self.company.near(long=len(self._states) > SEEN_AT_MOST)
         return Seen(self.guard, self.best) if shown else NOTHING
 
     def best(self) -> dict[str, int]:
@@ -441,5 +441,5 @@ class Fleet:
         for state in self._states.values():
             state.budget, state.on_time = None, False
         self._ranking, self._ranks = self._empty_ranking(), {}
-        self.company.met()
+        self.company.changed()
         self._dirty = set(self._states)

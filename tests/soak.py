@@ -379,7 +379,7 @@ def sqlite() -> Iterator[Place]:
 
         def count() -> int:
             with closing(sqlite3.connect(path)) as db:
-                return int(db.execute("SELECT count(*) FROM record").fetchone()[0])
+                return int(db.execute("SELECT count(*) FROM kept").fetchone()[0])
 
         yield Place(
             f"sqlite:///{path}?synchronous=normal",

@@ -420,10 +420,10 @@ def test_connections_are_bounded_and_waited_for(server, opened):
     """Who finds all connections busy waits for `socket_timeout`, then is told."""
     store = opened(server.url(socket_timeout=1.0, max_connections=1))
     store.read([])
-    with store.link._connection(), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(store.read, ["a"])
-        with pytest.raises(StoreError, match=r"all 1 connections.*\?max_connections="):
-            waiting.result()
+    store.link._slots.get()  # as one who is at it
+    with pytest.raises(StoreError, match=r"all 1 connections.*\?max_connections="):
+        store.read(["a"])
+    store.link._slots.put(None)
     store.read(["a"])
     with ThreadPoolExecutor(8) as pool:
         assert len(list(pool.map(lambda n: put(store, **{f"k{n}": b""}), range(100)))) == 100

@@ -15,12 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from linepicker import stores
 from linepicker.errors import StoreError
 from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Record, Write
+from linepicker.stores._file import MIGRATIONS
+from linepicker.stores._zeros import AT_MOST, restored, shortened
 from linepicker.stores.sqlite import AsyncSqliteStore, SqliteStore
 from linepicker.testing import ManualClock
+
+ZEROS = b"\1" + bytes(37) + b"\x0c" + bytes(4) + b"+12025550100"
+"""As a record of somebody of whom only the line is known."""
 
 
 @pytest.fixture
@@ -129,11 +136,11 @@ def test_expired_records_leave_the_file_bit_by_bit(path):
     clock.advance(10.0)
     for n in range(10):
         store.swap([Write(f"new:{n}", 0, b"", 20.0), Write(f"more:{n}", 0, b"", 20.0)])
-        assert sql(path, "SELECT count(*) FROM record WHERE key LIKE 'old:%'") == 50 - 4 * (n + 1)
+        assert sql(path, "SELECT count(*) FROM kept WHERE key LIKE 'old:%'") == 50 - 4 * (n + 1)
     clock.advance(10.0)
     for n in range(30):
         store.swap([Write(f"last:{n}", 0, b"", 1e9)])
-    assert sql(path, "SELECT count(*) FROM record") == 31
+    assert sql(path, "SELECT count(*) FROM kept") == 31
     store.close()
 
 
@@ -320,13 +327,29 @@ def test_a_store_that_opens_its_file_again_wants_the_same_file(store, path, tmp_
     assert {key for key, _ in store.scan("")} == {"a", "b"}
 
 
+def test_who_is_sure_to_be_refused_waits_for_nobody(path):
+    """While another process writes, a swap whose records have moved is refused without waiting for it; one that may yet be
+    applied waits."""
+    with closing(SqliteStore(path, durable=False, timeout=0.2)) as store:
+        versions = put(store, a=b"1")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="locked by another process"):
+                store.swap([Write("a", versions["a"], b"2")])
+            answer = store.swap([Write("a", 0, b"2")], seen={"b": 7, "a": versions["a"]})
+            assert (answer.applied, set(answer.records)) == (False, {"a", "b"})
+            with pytest.raises(StoreError, match="locked by another process"):
+                store.swap([Write("a", versions["a"], b"2")])
+        assert store.swap([Write("a", versions["a"], b"2")]).applied
+
+
 def test_a_store_wiped_in_place_is_noticed(store, path):
     """Another epoch in the same file stops each swap before it writes."""
     put(store, a=b"1")
     sql(path, "UPDATE store SET epoch = randomblob(8)")
     with pytest.raises(StoreError, match="wiped, replaced"):
         store.swap([Write("b", 0, b"2")])
-    assert sql(path, "SELECT count(*) FROM record") == 1
+    assert sql(path, "SELECT count(*) FROM kept") == 1
 
 
 def test_a_read_only_store_reads(path):
@@ -406,10 +429,54 @@ def test_a_newer_file_asks_for_a_newer_linepicker(store, path):
     """A schema this version doesn't know is not touched."""
     put(store, a=b"1")
     store.close()
-    sql(path, "PRAGMA user_version = 2")
-    with pytest.raises(StoreError, match=r"schema 2, this one knows 1.*upgrade linepicker"):
+    sql(path, "PRAGMA user_version = 3")
+    with pytest.raises(StoreError, match=r"schema 3, this one knows 2.*upgrade linepicker"):
         SqliteStore(path).read(["a"])
-    assert sql(path, "PRAGMA user_version") == 2
+    assert sql(path, "PRAGMA user_version") == 3
+
+
+def test_a_file_of_the_first_schema_keeps_its_records(path):
+    """What the first schema wrote reads as it was, under its versions, and can be changed; older versions are kept out."""
+    db = sqlite3.connect(path, isolation_level=None)
+    for statement in MIGRATIONS[0]:
+        db.execute(statement, {"epoch": bytes(7) + b"\1"})
+    db.execute("PRAGMA application_id = 0x4C50434B")
+    db.execute("PRAGMA user_version = 1")
+    db.execute("INSERT INTO namespace VALUES (1, 'lp')")
+    old = {"a": ZEROS, "b": b"\0\1\0", "c": b"plain"}
+    db.executemany(
+        "INSERT INTO record VALUES (1, ?, ?, ?, NULL)",
+        [(key, place, value) for place, (key, value) in enumerate(old.items(), start=1)],
+    )
+    db.execute("UPDATE store SET counter = 3")
+    with closing(SqliteStore(path)) as store:
+        found = store.read(old).records
+        assert {key: record.value for key, record in found.items()} == old
+        assert [record.version & 0xFFFF for record in found.values()] == [1, 2, 3]
+        assert store.swap([Write("a", found["a"].version, ZEROS + b"!")]).applied
+        assert store.read(["a", "b"]).records["a"].value == ZEROS + b"!"
+        assert dict(store.scan("")).keys() == old.keys()
+    with pytest.raises(sqlite3.OperationalError, match="no such table: record"):
+        db.execute("SELECT * FROM record")
+    db.close()
+
+
+@given(st.lists(st.sampled_from([b"\0", bytes(300), b"\1", b"\xff\0", b"text"])).map(b"".join))
+def test_a_value_is_what_it_was_however_many_zeros_it_holds(value):
+    """A small value is kept shorter where that helps, and comes back byte for byte."""
+    short = shortened(value)
+    assert short is None or (restored(short) == value and len(short) < len(value) <= AT_MOST)
+
+
+def test_a_value_of_zeros_takes_less_in_the_file(store, path):
+    """A record that is mostly zeros takes half of its size, and reads as it was written, alone and in a scan."""
+    put(store, a=ZEROS, b=b"\0\1" * 20)
+    assert sql(path, "SELECT length(value) FROM kept WHERE key = 'a'") < len(ZEROS) / 2
+    assert store.read(["a"]).records["a"].value == ZEROS
+    assert {key: record.value for key, record in store.scan("")} == {
+        "a": ZEROS,
+        "b": b"\0\1" * 20,
+    }
 
 
 @pytest.mark.parametrize(

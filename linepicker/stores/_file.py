@@ -19,12 +19,12 @@ from urllib.parse import quote, urlencode
 from linepicker.errors import StoreError
 from linepicker.stores import COUNTER_BITS
 
-__all__ = ["File"]
+__all__ = ["MIGRATIONS", "File"]
 
 _APPLICATION: Final = 0x4C50_434B
 """SQLite's `application_id` of our files: "LPCK"."""
 
-_MIGRATIONS: Final = (
+MIGRATIONS: Final = (
     (
         "CREATE TABLE store (epoch BLOB NOT NULL, counter INTEGER NOT NULL)",
         "INSERT INTO store VALUES (:epoch, 0)",
@@ -35,8 +35,16 @@ _MIGRATIONS: Final = (
         ) WITHOUT ROWID""",
         "CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL",
     ),
+    (  # by another name, so that an older linepicker that has the file open can't take a shortened value for a whole one
+        "ALTER TABLE record RENAME TO kept",
+        "ALTER TABLE kept ADD COLUMN short INTEGER",
+    ),
 )
 """What takes a file from schema version n (`user_version`) to n + 1."""
+
+_SHORTEST: Final = 0.0002
+_LONGEST: Final = 0.004
+"""Seconds between two looks whether another process is done; about as long as a write to disk."""
 
 _ADVICE: Final = {
     sqlite3.SQLITE_BUSY: "is locked by another process; end its transaction, or raise ?timeout=",
@@ -55,7 +63,8 @@ class File:
     """The connection to one file, for one namespace of it; and one thread, for those who may not block.
 
     The arguments are `SqliteStore`'s. `.base` is the store's epoch, shifted to where a version has it; `.counter` the
-    largest counter seen; `.namespace` the namespace's id. They are known within `transaction()`.
+    largest counter seen; `.namespace` the namespace's id. They are known within `transaction()`. `.crowded`: whether the last
+    one that writes had to wait for another process.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class File:
         self.base = 0
         self.counter = 0
         self.namespace = 0
+        self.crowded = False
         self._name = namespace
         self._timeout = timeout
         self._durable = durable
@@ -99,7 +109,7 @@ class File:
             )
         try:
             db = self._opened()
-            db.execute(begin)
+            self._begin(db, begin)
             yield db
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -170,7 +180,7 @@ class File:
         db = sqlite3.connect(
             f"{self.path.as_uri()}?{urlencode(parameters, quote_via=quote)}",
             uri=True,
-            timeout=self._timeout,
+            timeout=0.0,  # `_begin` waits
             isolation_level=None,
             check_same_thread=False,
             cached_statements=self._cached_statements,
@@ -186,22 +196,22 @@ class File:
     def _prepare(self, db: sqlite3.Connection) -> None:
         find = "SELECT id FROM namespace WHERE name = ?"
         name = (self._name,)
-        db.execute("BEGIN")
+        self._begin(db, "BEGIN")
         self._schema(db)  # before anything is written into what may be a stranger's file
         db.execute("ROLLBACK")
         self._use_wal(db)
         db.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         db.execute("PRAGMA fullfsync = ON")  # on macOS a plain fsync does not survive power loss
-        db.execute("BEGIN")
-        ready = self._schema(db) == len(_MIGRATIONS) and db.execute(find, name).fetchone()
+        self._begin(db, "BEGIN")
+        ready = self._schema(db) == len(MIGRATIONS) and db.execute(find, name).fetchone()
         db.execute("ROLLBACK")
         if not ready:
-            db.execute("BEGIN IMMEDIATE")
-            for migration in _MIGRATIONS[self._schema(db) :]:
+            self._begin(db, "BEGIN IMMEDIATE")
+            for migration in MIGRATIONS[self._schema(db) :]:
                 for statement in migration:
                     db.execute(statement, {"epoch": secrets.token_bytes(8)})
             db.execute(f"PRAGMA application_id = {_APPLICATION}")
-            db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             db.execute("INSERT OR IGNORE INTO namespace (name) VALUES (?)", name)
             db.execute("COMMIT")
         self._identity = self._identify()
@@ -217,26 +227,50 @@ class File:
             raise StoreError(
                 f"{self.path} is another program's database; give linepicker a file of its own"
             )
-        if version > len(_MIGRATIONS):
+        if version > len(MIGRATIONS):
             raise StoreError(
                 f"the store {self.path} was written by a newer linepicker (schema {version}, this one knows "
-                f"{len(_MIGRATIONS)}); upgrade linepicker"
+                f"{len(MIGRATIONS)}); upgrade linepicker"
             )
         return int(version)
 
-    def _use_wal(self, db: sqlite3.Connection) -> None:
-        until = time.monotonic() + self._timeout
+    def _begin(self, db: sqlite3.Connection, begin: str) -> None:
+        """Begin a transaction that has its lock, or raise after the timeout. SQLite's own waiting grows to a tenth of a second
+        between two looks: among several processes the lock then lies idle, and one may never get it."""
+
+        def act() -> None:
+            db.execute(begin)
+            if begin == "BEGIN":  # which by itself takes no lock
+                try:
+                    db.execute("PRAGMA user_version").fetchone()
+                except sqlite3.Error:
+                    db.execute("ROLLBACK")
+                    raise
+
+        if begin == "BEGIN":
+            self._patiently(act)
+        else:
+            self.crowded = True
+            self.crowded = not self._patiently(act)
+
+    def _patiently(self, act: Callable[[], object]) -> bool:
+        """Do that as soon as nobody else has the file locked. Whether that was at once."""
+        until, pause = time.monotonic() + self._timeout, _SHORTEST
         while True:
             try:
-                (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
-                break
-            except (
-                sqlite3.OperationalError
-            ) as error:  # SQLite doesn't wait for others making the same switch
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                act()
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() >= until:
                     raise
-                time.sleep(0.005)
-        if mode != "wal":
+            else:
+                return pause == _SHORTEST
+            time.sleep(pause)
+            pause = min(2.0 * pause, _LONGEST)
+
+    def _use_wal(self, db: sqlite3.Connection) -> None:
+        self._patiently(lambda: db.execute("PRAGMA journal_mode = WAL").fetchone())
+        if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             raise StoreError(f"{self.path} can't have a write-ahead log; put it on a local disk")
 
     def _identify(self) -> tuple[int, int]:

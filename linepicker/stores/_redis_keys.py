@@ -16,7 +16,7 @@ import math
 import re
 import secrets
 from collections.abc import Collection, Generator, Mapping, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import attrs
 from redis.exceptions import NoScriptError
@@ -37,6 +37,8 @@ faster. So no counter comes twice, though the server forget its last writes in a
 
 _LOSS: Final = 60.0
 """Seconds. A store that has lost more than a crash or a failover loses is taken for one restored from a backup."""
+
+_LOSS_TICKS: Final = int(_LOSS * _TICKS)
 
 _PAGE: Final = 1000
 """Keys looked at in one step of a scan."""
@@ -119,8 +121,7 @@ return reply
 _STEP_DIGEST: Final = hashlib.sha1(_STEP.encode(), usedforsecurity=False).hexdigest()
 
 
-@attrs.frozen
-class Exchange:
+class Exchange(NamedTuple):
     """Commands to be sent together to the server that has the namespace. *repeatable*: sending them twice is harmless."""
 
     commands: tuple[Command, ...]
@@ -192,7 +193,13 @@ class Keyspace:
         epoch, base, floor = self._epoch, self._base, self._counter
         keys = [write.key for write in writes]
         args: list[str | bytes | int] = [
-            *(len(writes), epoch, secrets.token_bytes(_EPOCH_BYTES), floor, int(_LOSS * _TICKS))
+            *(
+                len(writes),
+                epoch,
+                b"" if epoch else secrets.token_bytes(_EPOCH_BYTES),
+                floor,
+                _LOSS_TICKS,
+            )
         ]
         changing = False
         for _, version, value, expires_at in writes:

@@ -33,20 +33,22 @@ from linepicker.errors import StoreError
 from linepicker.stores import ABSENT, SAME, Answer, Record, Write
 from linepicker.stores._file import File
 from linepicker.stores._together import Together
+from linepicker.stores._zeros import restored, shortened
 
 __all__ = ["AsyncSqliteStore", "SqliteStore"]
 
 _T = TypeVar("_T")
 
-_LIVE: Final = "FROM record WHERE namespace = ? AND (expires IS NULL OR expires > ?) AND key"
+_LIVE: Final = "FROM kept WHERE namespace = ? AND (expires IS NULL OR expires > ?) AND key"
 _PUT: Final = """
-    INSERT INTO record (namespace, key, counter, value, expires) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET counter = excluded.counter, value = excluded.value, expires = excluded.expires
+    INSERT INTO kept (namespace, key, counter, value, expires, short) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET counter = excluded.counter, value = excluded.value, expires = excluded.expires,
+        short = excluded.short
 """
-_DELETE: Final = "DELETE FROM record WHERE namespace = ? AND key = ?"
+_DELETE: Final = "DELETE FROM kept WHERE namespace = ? AND key = ?"
 _PURGE: Final = """
-    DELETE FROM record WHERE (namespace, key) IN
-    (SELECT namespace, key FROM record WHERE expires <= ? ORDER BY expires LIMIT ?)
+    DELETE FROM kept WHERE (namespace, key) IN
+    (SELECT namespace, key FROM kept WHERE expires <= ? ORDER BY expires LIMIT ?)
 """
 
 _FAULTY: Final = (UnicodeEncodeError, ProgrammingError, InterfaceError)
@@ -132,7 +134,8 @@ class SqliteStore:
 
     def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
         """As `Store.swap`. *seen* is iterated only when refusing."""
-        return self.swap_all([(writes, seen)])[0]
+        foreseen = self._foresee(writes, seen) if self.file.crowded else None
+        return foreseen or self.swap_all([(writes, seen)])[0]
 
     def swap_all(self, swaps: Sequence[tuple[Sequence[Write], Mapping[str, int]]]) -> list[Answer]:
         """Swaps, one after the other, in one transaction: each is applied or refused by itself, and what one of them wrote
@@ -142,7 +145,7 @@ class SqliteStore:
             counter, now, base = file.read_counter(db), self._time(), file.base
             keys = [each[0] for writes, _ in swaps for each in writes]
             held = dict(self._select(db, "key, counter", keys, now))
-            rows: dict[str, tuple[int, str, int, bytes, float | None]] = {}
+            rows: dict[str, tuple[int, str, int, bytes, float | None, int | None]] = {}
             gone: set[str] = set()
             answers: list[Answer | None] = []
             before, expiring = counter, 0
@@ -164,7 +167,11 @@ class SqliteStore:
                             continue
                         counter += 1
                         held[key], changes[key] = counter, Record(base | counter, None)
-                        rows[key] = (file.namespace, key, counter, value, expires_at)
+                        short = shortened(value)
+                        stored = (
+                            (value, expires_at, None) if short is None else (short, expires_at, 1)
+                        )
+                        rows[key] = (file.namespace, key, counter, *stored)
                         expiring += expires_at is not None
                     answers.append(Answer(True, None, changes))
             if counter > before:
@@ -195,12 +202,12 @@ class SqliteStore:
         """The first some hundred records of `scan`, or those that follow the key *after*; empty at the end."""
         with self.file.transaction("BEGIN") as db:
             rows = db.execute(
-                f"SELECT key, counter, value {_LIVE} {'>=' if after is None else '>'} ? ORDER BY key LIMIT ?",
+                f"SELECT key, counter, value, short {_LIVE} {'>=' if after is None else '>'} ? ORDER BY key LIMIT ?",
                 (self.file.namespace, self._time(), prefix if after is None else after, _PAGE),
             )
             return [
-                (key, Record(self.file.base | counter, value))
-                for key, counter, value in rows
+                (key, Record(self.file.base | counter, restored(value) if short else value))
+                for key, counter, value, short in rows
                 if key.startswith(prefix)
             ]
 
@@ -220,9 +227,23 @@ class SqliteStore:
 
     def _fetch(self, db: Connection, keys: Collection[str]) -> dict[str, Record]:
         records = dict.fromkeys(keys, ABSENT)
-        for key, counter, value in self._select(db, "key, counter, value", keys, self._time()):
-            records[key] = Record(self.file.base | counter, value)
+        columns = "key, counter, value, short"
+        for key, counter, value, short in self._select(db, columns, keys, self._time()):
+            records[key] = Record(self.file.base | counter, restored(value) if short else value)
         return records
+
+    def _foresee(self, writes: Sequence[Write], seen: Mapping[str, int]) -> Answer | None:
+        """The refusal, where it is certain already: it need not wait for the others who write."""
+        with self.file.transaction("BEGIN") as db:
+            held = dict(
+                self._select(db, "key, counter", [each.key for each in writes], self._time())
+            )
+            if all(each.version == self._version(held, each.key) for each in writes):
+                return None
+            return self._refuse(db, writes, seen)
+
+    def _version(self, held: Mapping[str, int], key: str) -> int:
+        return self.file.base | held[key] if key in held else 0
 
     def _refuse(self, db: Connection, writes: Sequence[Write], seen: Mapping[str, int]) -> Answer:
         given = dict(seen)
