@@ -146,17 +146,18 @@ class Contact:
     def messaged(self, at: float, now: float, ident: int, keep: int) -> Contact:
         """With one more reservation, whose message leaves at *at*; of those before, the latest *keep* of the last minute are
         remembered, or the last one if it is older."""
-        times, ids = self.times, self.ids
-        if not times:
-            times, ids = array("d", (at,)), array("I", (ident,))
+        times, unanswered = self.times, self.unanswered
+        start = len(times) + 1 - keep
+        if times and (start < 0 or times[start] <= now - PAIR):
+            start = max(0, bisect_right(times, now - PAIR) - 1)
+        elif not times:
+            start = 0
+        times, ids = times[start:], self.ids[start:]
+        if not times or times[-1] <= at:  # nearly always
+            times.append(at)
+            ids.append(ident)
         else:
-            start = len(times) + 1 - keep
-            if start < 0 or times[start] <= now - PAIR:
-                start = max(0, bisect_right(times, now - PAIR) - 1)
-            times, ids = times[start:], ids[start:]
-            place = len(times)
-            if place and times[-1] > at:
-                place = bisect_right(times, at)
+            place = bisect_right(times, at)
             times.insert(place, at)
             ids.insert(place, ident)
         after = Contact(
@@ -169,7 +170,7 @@ class Contact:
             self.wait_until,
             times,
             ids,
-            min(self.unanswered + 1, _RUN_AT_MOST),
+            unanswered + 1 if unanswered < _RUN_AT_MOST else _RUN_AT_MOST,
             self.replied_at,
             self.views,
             self.home,
