@@ -253,4 +253,10 @@ class Contact:
         return max(self.times[-1] if self.times else 0.0, self.replied_at)
 
 
+def first_contact(number: str, now: float, send_at: float, ident: int) -> Contact:
+    """A recipient's record with the reservation that gave them a line."""
+    times, ids = array("d", (send_at,)), array("I", (ident,))
+    return Contact(number, now, (), {}, ident, 1, 0.0, times, ids, 1)
+
+
 _BADNESS: Final = {"": -1, "HEALTHY": 0, "AT_RISK": 1, "CRITICAL": 2, "OPTED_OUT": 3}
