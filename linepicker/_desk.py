@@ -131,15 +131,16 @@ class Desk:
             return kept
         if isinstance(to, str):
             recipient = parse(to, default_region=self.policy.default_region)
-        direct = None if recipient.is_group else recipient.handles[0]
-        area = None
-        if self.policy.affinity.area_code < 1.0 and direct is not None:
-            area = area_code(direct)
+        key, direct, area = recipient.key, None, None
+        if len(recipient.handles) == 1:
+            direct = key
+            if self.policy.affinity.area_code < 1.0:
+                area = area_code(direct)
         who = Who(
             recipient,
-            f"{self._contacts}{recipient.key}",
+            self._contacts + key,
             None if direct is None else records.block_key(direct),
-            crc32(recipient.key.encode(), self._seed),
+            crc32(key.encode(), self._seed),
             area,
             rest_of(self._quiet, recipient.handles) if self._quiet is not None else (),
         )

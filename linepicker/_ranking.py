@@ -77,8 +77,8 @@ class Trie:
             return ()
         best, tied = _descend(self._root, salt)
         other = tied or _beside(best)
-        found = (best,) if other is None else (best, _descend(other, salt)[0])
-        return [leaf.number for leaf in found if leaf.number is not None]
+        found = [best] if other is None else [best, _descend(other, salt)[0]]
+        return [leaf.number for leaf in found]  # type: ignore[misc]  # a leaf has one
 
     def walk(self, salt: int) -> Iterator[str]:
         """All numbers, best first, beginning with `first_two`'s first. The trie must not change meanwhile."""
