@@ -210,18 +210,12 @@ class Who:
             self.blocked(record.version, decode("block/", record))
 
 
-@attrs.define
 class Made:
-    """A reservation as the flows know it. `resumed`: an earlier one, found by its key. `in_outage`: not on record yet."""
+    """A reservation as the flows know it. What is usual of one stands here, and in no instance: so making one is cheap.
 
-    id: str
-    who: Who
-    number: str
-    kind: Kind
-    at: float
-    send_at: float
-    line: Line
-    ranks: Sequence[tuple[str, Rank, float]] = ()
+    `resumed`: an earlier one, found by its key. `in_outage`: not on record yet.
+    """
+
     moved_from: str | None = None
     chat_id: str | None = None
     key: str | None = None
@@ -236,6 +230,26 @@ class Made:
     in_outage: bool = False
     inbound: bool = False
     trace_id: str | None = None
+
+    def __init__(
+        self,
+        ident: str,
+        who: Who,
+        number: str,
+        kind: Kind,
+        at: float,
+        send_at: float,
+        line: Line,
+        ranks: Sequence[tuple[str, Rank, float]] = (),
+    ) -> None:
+        self.id = ident
+        self.who = who
+        self.number = number
+        self.kind: Kind = kind
+        self.at = at
+        self.send_at = send_at
+        self.line = line
+        self.ranks = ranks
 
     @property
     def to(self) -> To:

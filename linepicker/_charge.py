@@ -7,7 +7,7 @@ import attrs
 from linepicker import _windows as windows
 from linepicker._contact import Contact
 from linepicker._core import Grant
-from linepicker._line import LineState
+from linepicker._line import Budget, LineState, message_mark, new_mark
 from linepicker._priority import into_own_lane
 from linepicker._record import Spending
 from linepicker._windows import DAY
@@ -30,54 +30,82 @@ def charge(
     A new conversation takes its slot of the line's pace; its message is counted in the pace of messages as if it left now, or
     one that opens later would keep known recipients waiting until then.
     """
-    was, budget, pace = state.spending, grant.budget, policy.pace
-    reach, limits, send_at = max(pace.max_delay, was.reach), state.limits, grant.send_at
-    spending = was.copy()
-    if grant.kind != "known":
-        if budget.day_number != was.day:
-            spending.day, spending.day_start = budget.day_number, send_at
-            ramp_for = state.conclusion.ramp_for
-            if ramp_for and was.ramp_for != ramp_for:
-                spending.ramp_for, spending.ramp_day = ramp_for, spending.day
-        windows.add_charge(
-            spending,
-            send_at,
-            now,
-            ident=ident,
-            moved=grant.kind == "moved",
-            keep=max(
-                windows.CHARGES_KEPT,
-                limits.new_per_day or 0,
-                limits.new_per_hour or 0,
-                limits.moves_per_day or 0,
-            ),
-        )
-        mark = was.new_mark
-        if mark > now:
-            slowest = pace.new_gap / policy.at_risk.pace
-            mark = windows.trusted(mark, now, budget.new_gap, pace.new_burst, reach, slowest)
-        spending.new_mark = max(mark, send_at) + budget.new_gap
+    was, budget, send_at = state.spending, grant.budget, grant.send_at
+    spending, new = was.copy(), grant.kind != "known"
+    if new:
+        open_one(spending, state, budget, policy, now, send_at, ident, moved=grant.kind == "moved")
     if message:
-        mark = was.message_mark
-        if mark > now:
-            slowest = pace.message_gap / policy.at_risk.pace
-            mark = windows.trusted(
-                mark, now, budget.message_gap, pace.message_burst, reach, slowest
-            )
-        spending.message_mark = (max(now, mark)) + budget.message_gap
-        windows.add_message(spending, send_at, now)
-        opened = int(grant.kind != "known")
-        windows.count_week(spending, send_at, messages=1, opened=opened, shadow=grant.shadowed)
+        leave(spending, budget, policy, now, send_at, opened=new, shadow=grant.shadowed)
         if state.standing.probation or state.conclusion.failing_until:
             spending.probe, spending.probe_at = ident, send_at
     if grant.urgent:
-        new, slow = grant.kind != "known", budget.at_risk and not state.conclusion.at_risk
+        slow = budget.at_risk and not state.conclusion.at_risk
         into_own_lane(spending, state, policy, now, send_at, new=new, slow=slow)
-    if send_at > now:
-        spending.reach = max(max_delay, was.reach)
-    elif was.reach and max(spending.new_mark, spending.message_mark) <= now:
-        spending.reach = 0.0
+    reach_to(spending, send_at, now, max_delay)
     return spending
+
+
+def open_one(
+    spending: Spending,
+    state: LineState,
+    budget: Budget,
+    policy: Policy,
+    now: float,
+    send_at: float,
+    ident: int,
+    *,
+    moved: bool,
+) -> None:
+    """Put a new conversation on a copy of the line's spending: its time, its sending day, its slot."""
+    limits = state.limits
+    if budget.day_number != spending.day:
+        spending.day, spending.day_start = budget.day_number, send_at
+        ramp_for = state.conclusion.ramp_for
+        if ramp_for and spending.ramp_for != ramp_for:
+            spending.ramp_for, spending.ramp_day = ramp_for, spending.day
+    windows.add_charge(
+        spending,
+        send_at,
+        now,
+        ident=ident,
+        moved=moved,
+        keep=max(
+            windows.CHARGES_KEPT,
+            limits.new_per_day or 0,
+            limits.new_per_hour or 0,
+            limits.moves_per_day or 0,
+        ),
+    )
+    mark = spending.new_mark
+    if mark > now:
+        mark = new_mark(spending, budget, policy, now)
+    spending.new_mark = max(send_at, mark) + budget.new_gap
+
+
+def leave(
+    spending: Spending,
+    budget: Budget,
+    policy: Policy,
+    now: float,
+    send_at: float,
+    *,
+    opened: bool,
+    shadow: bool,
+) -> None:
+    """Put a message on a copy of the line's spending: in its counts, and in the pace as if it left now."""
+    mark = spending.message_mark
+    if mark > now:
+        mark = message_mark(spending, budget, policy, now)
+    spending.message_mark = max(now, mark) + budget.message_gap
+    windows.count_leaving(spending, send_at, now, opened=opened, shadow=shadow)
+
+
+def reach_to(spending: Spending, send_at: float, now: float, max_delay: float) -> None:
+    """Remember, on a copy of the line's spending, how far ahead of the clock it was let go; forget it when nothing is."""
+    if send_at > now:
+        spending.reach = max(max_delay, spending.reach)
+    elif spending.reach and max(spending.new_mark, spending.message_mark) <= now:
+        spending.reach = 0.0
 
 
 def give_back(

@@ -146,17 +146,18 @@ class Contact:
     def messaged(self, at: float, now: float, ident: int, keep: int) -> Contact:
         """With one more reservation, whose message leaves at *at*; of those before, the latest *keep* of the last minute are
         remembered, or the last one if it is older."""
-        times, ids = self.times, self.ids
-        if not times:
-            times, ids = array("d", (at,)), array("I", (ident,))
+        times, unanswered = self.times, self.unanswered
+        start = len(times) + 1 - keep
+        if times and (start < 0 or times[start] <= now - PAIR):
+            start = max(0, bisect_right(times, now - PAIR) - 1)
+        elif not times:
+            start = 0
+        times, ids = times[start:], self.ids[start:]
+        if not times or times[-1] <= at:  # nearly always
+            times.append(at)
+            ids.append(ident)
         else:
-            start = len(times) + 1 - keep
-            if start < 0 or times[start] <= now - PAIR:
-                start = max(0, bisect_right(times, now - PAIR) - 1)
-            times, ids = times[start:], ids[start:]
-            place = len(times)
-            if place and times[-1] > at:
-                place = bisect_right(times, at)
+            place = bisect_right(times, at)
             times.insert(place, at)
             ids.insert(place, ident)
         after = Contact(
@@ -169,7 +170,7 @@ class Contact:
             self.wait_until,
             times,
             ids,
-            min(self.unanswered + 1, _RUN_AT_MOST),
+            unanswered + 1 if unanswered < _RUN_AT_MOST else _RUN_AT_MOST,
             self.replied_at,
             self.views,
             self.home,
@@ -250,6 +251,12 @@ class Contact:
     def last_at(self) -> float:
         """The moment of the latest message either way that is remembered; 0 if none is."""
         return max(self.times[-1] if self.times else 0.0, self.replied_at)
+
+
+def first_contact(number: str, now: float, send_at: float, ident: int) -> Contact:
+    """A recipient's record with the reservation that gave them a line."""
+    times, ids = array("d", (send_at,)), array("I", (ident,))
+    return Contact(number, now, (), {}, ident, 1, 0.0, times, ids, 1)
 
 
 _BADNESS: Final = {"": -1, "HEALTHY": 0, "AT_RISK": 1, "CRITICAL": 2, "OPTED_OUT": 3}

@@ -28,6 +28,7 @@ from linepicker._shadow import ShadowCounts
 from linepicker._shortfall import plan
 from linepicker._sketch import sketch
 from linepicker._source import checked, takes_limits
+from linepicker._straight import Draft, straight
 from linepicker._views import assignment, view
 from linepicker._watch import NO_SHADOW, watching
 from linepicker.fleet import Fleet
@@ -131,15 +132,16 @@ class Desk:
             return kept
         if isinstance(to, str):
             recipient = parse(to, default_region=self.policy.default_region)
-        direct = None if recipient.is_group else recipient.handles[0]
-        area = None
-        if self.policy.affinity.area_code < 1.0 and direct is not None:
-            area = area_code(direct)
+        key, direct, area = recipient.key, None, None
+        if len(recipient.handles) == 1:
+            direct = key
+            if self.policy.affinity.area_code < 1.0:
+                area = area_code(direct)
         who = Who(
             recipient,
-            f"{self._contacts}{recipient.key}",
+            self._contacts + key,
             None if direct is None else records.block_key(direct),
-            crc32(recipient.key.encode(), self._seed),
+            crc32(key.encode(), self._seed),
             area,
             rest_of(self._quiet, recipient.handles) if self._quiet is not None else (),
         )
@@ -205,16 +207,38 @@ class Desk:
         *,
         key: str | None,
         begun: Callable[[Made], None] | None = None,
+        draft: Draft | None = None,
     ) -> Flow[Made]:
-        """A reservation."""
+        """A reservation. *draft*: what `straight` made of it."""
         check_key(key)
         if request.inbound and request.line is None:
             flow = self._answering(who, request, now, made_id, key=key, begun=begun)
         else:
-            flow = reserve(self.fleet, request, who, now, made_id, key=key, begun=begun)
+            plain = request is self._plain
+            flow = reserve(
+                self.fleet,
+                request,
+                who,
+                now,
+                made_id,
+                key=key,
+                begun=begun,
+                plain=plain,
+                draft=draft,
+            )
         if self.policy.on_store_error == "refuse":
             return flow
         return surviving(flow, self.fleet, request, who, now, made_id, key, begun)
+
+    def straight(self, who: Who, now: float, made_id: str) -> Draft | None:
+        """A reservation for a request that asks nothing, drafted before its flow, which may not be needed then; None: it is
+        needed. Whoever stands in the way of `reserve` stands in the way of this."""
+        return straight(self.fleet, who, self._plain, now, made_id)
+
+    def drafted(self, draft: Draft) -> Flow[Made]:
+        """The reservation so drafted, from its first swap on."""
+        made = draft[0]
+        return self.reserve(made.who, self._plain, made.at, made.id, key=None, draft=draft)
 
     def _answering(
         self,

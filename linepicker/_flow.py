@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -25,20 +24,21 @@ from linepicker._asks import (
 )
 from linepicker._candidates import Request, look_at_all
 from linepicker._charge import charge
-from linepicker._contact import PAIR_KEPT, Contact
+from linepicker._contact import PAIR_KEPT, Contact, first_contact
 from linepicker._conversation import look, said
 from linepicker._core import Grant, Refusal, decide
-from linepicker._days import began, begins
+from linepicker._days import begins
 from linepicker._decode import decode
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
 from linepicker._quiet import in_words, quiet_until
-from linepicker._record import EPOCH, Spending
+from linepicker._record import EPOCH
 from linepicker._refusals import decision_of, refused, with_cause
 from linepicker._seen import NOTHING
 from linepicker._settle import undo
 from linepicker._sketch import with_opening
 from linepicker._small import Ticket, encode_small
+from linepicker._straight import Draft, straight, taken, writes
 from linepicker._update import absorb, busy
 from linepicker._windows import DAY
 from linepicker.errors import (
@@ -60,9 +60,13 @@ def reserve(
     *,
     key: str | None = None,
     begun: Callable[[Made], None] | None = None,
+    plain: bool = False,
+    draft: Draft | None = None,
 ) -> Flow[Made]:
-    """Choose, charge, and promise; or raise a refusal. *begun* is told of a reservation before it is written."""
-    if not fleet.calm(now):
+    """Choose, charge, and promise; or raise a refusal. *begun* is told of a reservation before it is written. *plain*: nothing
+    is asked for, so that it may go the straight way; *draft*: it did, and this is to be written."""
+    draft = draft or (straight(fleet, who, request, now, made_id) if plain and not key else None)
+    if draft is None and not fleet.calm(now):
         now = yield from ready(fleet, now)
     ticket = _TicketSeen(records.ticket_key(fleet.pool, key)) if key else _NO_TICKET
     fresh: set[str] = set()
@@ -76,7 +80,7 @@ def reserve(
                 absorb(fleet, (yield Read(fleet.keys())), who)
             now = yield Now()
             fleet.at(now)
-        choice = decide(request, who, fleet, now)
+        choice: Any = decide(request, who, fleet, now) if draft is None else None
         while isinstance(choice, Refusal):
             unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
             if not unread:
@@ -88,30 +92,28 @@ def reserve(
             if earlier is not None:
                 return (yield from _resumed(fleet, request, earlier, now))
             choice = decide(request, who, fleet, now)
-        made, spending, contact, writes = _draft(fleet, request, who, choice, now, made_id)
+        drafted, draft = draft or _draft(fleet, request, who, choice, now, made_id), None
+        made, _, _, written, seen, _ = drafted
         if ticket.key is not None:
             made.key = key
-            writes.append(_keyed(made, ticket.key, ticket.version, now))
+            written.append(_keyed(made, ticket.key, ticket.version, now))
         if begun is not None:
             begun(made)
         _shown(fleet, request, who, now, made, key)
         try:
-            answer = yield Swap(writes, NOTHING if choice.kind == "known" else fleet.seen())
+            answer = yield Swap(written, seen)
         except StoreError as error:
             if error.unknown and (yield from _went_in(fleet, who, made.ident)):
                 return made
             _withdraw(fleet, made_id)
             raise
         if answer.applied:
-            fleet.out_since = None
-            fleet.spent(made.number, answer.records[writes[0].key].version, spending, mine=True)
-            began(fleet, choice, answer)
-            who.met(answer.records[who.contact_key].version, contact)
+            taken(fleet, drafted, answer)
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{{to}} is written to despite: {made.notes[-1][1]}", 20, "despite", who)
             return made
         _refused(fleet, made_id)
-        absorb(fleet, answer, who, writes)
+        absorb(fleet, answer, who, written)
         earlier = _earlier(fleet, answer, ticket, who, key, now)
         if earlier is not None:
             return (yield from _resumed(fleet, request, earlier, now))
@@ -167,8 +169,8 @@ _NO_TICKET: Final = _TicketSeen(None)
 
 def _draft(
     fleet: Fleet, request: Request, who: Who, grant: Grant, now: float, made_id: str
-) -> tuple[Made, Spending, Contact, list[Write]]:
-    """A reservation not yet written: the line's spending, the recipient's contact, and what to write if nothing has moved."""
+) -> Draft:
+    """A reservation not yet written."""
     state = fleet.state(grant.number)
     assert state is not None
     ident = ident_of(made_id)
@@ -187,31 +189,18 @@ def _draft(
         grant.send_at,
         state.line,
         grant.ranks,
-        grant.moved_from,
-        contact.chats.get(grant.number),
-        None,
-        None,
-        request.override_optout,
-        False,
-        standing.probation or state.conclusion.failing_until > 0.0,
-        grant.notes,
-        None,
-        grant.shadowed,
-        request.chat_health,
     )
-    if request.inbound:
-        made.inbound = True
+    made.moved_from, made.chat_id = grant.moved_from, contact.chats.get(grant.number)
+    made.on_probation = standing.probation or state.conclusion.failing_until > 0.0
+    made.notes, made.shadowed = grant.notes, grant.shadowed
+    made.override_optout, made.chat_health = request.override_optout, request.chat_health
+    made.inbound = request.inbound
     if grant.moved_from is not None and not grant.homeward:
         made.continuation = fleet.policy.stickiness.continuation or None
-    writes = [
-        Write(state.spending_key, state.spending_version, spending.encode()),
-        Write(who.contact_key, who.contact_version, contact.encode()),
-        state.same if spending.day == state.spending.day else begins(fleet, state, grant, now),
-        fleet.same,
-    ]
-    if who.same is not None:
-        writes.append(who.same)
-    return made, spending, contact, writes
+    seen = NOTHING if grant.kind == "known" else fleet.seen()
+    opened = begins(fleet, state, spending, now)
+    written = writes(fleet, state, who, spending, contact, opened)
+    return made, spending, contact, written, seen, opened
 
 
 def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[Made]:
@@ -289,19 +278,8 @@ def _contacted(
 ) -> Contact:
     """The recipient's record with this reservation on it."""
     if contact is None:
-        return Contact(
-            grant.number,
-            now,
-            (),
-            {},
-            ident,
-            1,
-            0.0,
-            array("d", (grant.send_at,)),
-            array("I", (ident,)),
-            1,
-            now if inbound else 0.0,
-        )
+        contact = first_contact(grant.number, now, grant.send_at, ident)
+        return attrs.evolve(contact, replied_at=now) if inbound else contact
     if grant.kind == "moved":
         home = "" if grant.homeward else contact.home or contact.number
         contact = contact.moved(grant.number, now, opened=ident, made=0, home=home)
@@ -346,7 +324,7 @@ def _earlier(
     outcome = Outcome.SENT if ticket.outcome == "SENT" else None
     contact, state = who.contact, fleet.state(ticket.number)
     chat_id = contact.chats.get(ticket.number) if contact is not None else None
-    return Made(
+    made = Made(
         ticket.id,
         who,
         ticket.number,
@@ -354,14 +332,10 @@ def _earlier(
         now,
         max(ticket.send_at, now),
         state.line if state is not None else Line(ticket.number),
-        (),
-        ticket.moved_from,
-        chat_id,
-        key,
-        outcome,
-        resumed=True,
-        continuation=ticket.continuation,
     )
+    made.moved_from, made.continuation = ticket.moved_from, ticket.continuation
+    made.chat_id, made.key, made.outcome, made.resumed = chat_id, key, outcome, True
+    return made
 
 
 # Checking

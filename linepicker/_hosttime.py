@@ -61,12 +61,15 @@ class HostTime:
 
 def new_id(chance: Random) -> str:
     """A reservation's id: 96 random bits. *chance* must not be shared with a forked process."""
-    return chance.randbytes(12).hex()
+    return chance.getrandbits(96).to_bytes(12, "little").hex()  # as `randbytes`, in fewer steps
 
 
 def on_host_time(writes: Sequence[Write], now: float) -> Sequence[Write]:
     """The writes with the moments of their expiry, which were counted from *now*, counted from the host's clock."""
-    if all(write.expires_at is None for write in writes):
+    for write in writes:
+        if write.expires_at is not None:
+            break
+    else:
         return writes
     ahead = time.time() - now
     return [

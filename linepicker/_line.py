@@ -276,7 +276,7 @@ def message_slot(spending: Spending, budget: Budget, policy: Policy, now: float)
     """The earliest moment from *now* at which one more message may leave the line."""
     if spending.message_mark <= now:
         return now
-    mark = _message_mark(spending, budget, policy, now)
+    mark = message_mark(spending, budget, policy, now)
     return windows.slot(mark, now, budget.message_gap, budget.message_burst)
 
 
@@ -284,18 +284,20 @@ def new_slot(spending: Spending, budget: Budget, policy: Policy, now: float) -> 
     """The earliest moment from *now* at which one more conversation may open on the line."""
     if spending.new_mark <= now:
         return now
-    mark = _new_mark(spending, budget, policy, now)
+    mark = new_mark(spending, budget, policy, now)
     return windows.slot(mark, now, budget.new_gap, budget.new_burst)
 
 
-def _message_mark(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
+def message_mark(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
+    """The mark of the line's messages, unless it comes from a clock that stepped back."""
     pace, mark, gap = policy.pace, spending.message_mark, budget.message_gap
     reach = max(pace.max_delay, spending.reach)
     slowest = pace.message_gap / policy.at_risk.pace
     return windows.trusted(mark, now, gap, pace.message_burst, reach, slowest)
 
 
-def _new_mark(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
+def new_mark(spending: Spending, budget: Budget, policy: Policy, now: float) -> float:
+    """The mark of the line's new conversations, unless it comes from a clock that stepped back."""
     pace, mark, gap = policy.pace, spending.new_mark, budget.new_gap
     reach = max(pace.max_delay, spending.reach)
     slowest = pace.new_gap / policy.at_risk.pace
@@ -306,8 +308,8 @@ def _with_marks_trusted(state: LineState, budget: Budget, policy: Policy, now: f
     """The line's spending, from now on without marks that only a clock that stepped back can explain: what a line is ranked
     by must not depend on when that was."""
     spending = state.spending
-    new = _new_mark(spending, budget, policy, now)
-    message = _message_mark(spending, budget, policy, now)
+    new = new_mark(spending, budget, policy, now)
+    message = message_mark(spending, budget, policy, now)
     if (new, message) != (spending.new_mark, spending.message_mark):
         state.spending = spending = spending.copy()
         spending.new_mark, spending.message_mark = new, message

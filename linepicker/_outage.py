@@ -94,12 +94,10 @@ def carry_on(
         now,
         choice.send_at,
         state.line,
-        chat_id=who.contact.chats.get(choice.number),
-        override_optout=request.override_optout,
-        notes=choice.notes,
-        chat_health=request.chat_health,
-        in_outage=True,
     )
+    made.chat_id = who.contact.chats.get(choice.number)
+    made.override_optout, made.chat_health = request.override_optout, request.chat_health
+    made.notes, made.in_outage = choice.notes, True
     if fleet.onlooker is not None:
         fleet.onlooker.decided(request, who, now, made_id, made, in_outage=True)
     ident = ident_of(made_id)

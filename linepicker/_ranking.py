@@ -21,6 +21,7 @@ _BITS: Final = 64
 _NONE: Final[Key] = (float("-inf"), 0.0)
 _MIX: Final = 0x9E3779B97F4A7C15
 _TOP: Final = 1 << 63
+_LOW: Final = (1 << 64) - 1
 
 
 class _Node:
@@ -34,7 +35,7 @@ class _Node:
 
     def __init__(self, name: int, parent: _Node | None) -> None:
         self.name = name
-        self.mixed = name * _MIX
+        self.mixed = name * _MIX & _LOW  # what is above has no part in the bit that is looked at
         self.parent = parent
         self.best: Key | None = None
         self.number: str | None = None
@@ -76,8 +77,8 @@ class Trie:
             return ()
         best, tied = _descend(self._root, salt)
         other = tied or _beside(best)
-        found = (best,) if other is None else (best, _descend(other, salt)[0])
-        return [leaf.number for leaf in found if leaf.number is not None]
+        found = [best] if other is None else [best, _descend(other, salt)[0]]
+        return [leaf.number for leaf in found]  # type: ignore[misc]  # a leaf has one
 
     def walk(self, salt: int) -> Iterator[str]:
         """All numbers, best first, beginning with `first_two`'s first. The trie must not change meanwhile."""
@@ -103,13 +104,15 @@ def _descend(node: _Node, salt: int) -> tuple[_Node, _Node | None]:
     tied = None
     while node.number is None:
         lead = node.lead
-        if lead is None:
-            left, right = node.left, node.right
-            assert left is not None
-            assert right is not None
-            node, tied = (left, right) if _left_first(node, salt) else (right, left)
-        else:
-            node = lead
+        if (
+            lead is None
+        ):  # both hold it: as `_left_first`, written out since nearly all the time goes here
+            if (salt ^ node.mixed) * _MIX & _TOP:
+                lead, tied = node.right, node.left
+            else:
+                lead, tied = node.left, node.right
+        assert lead is not None
+        node = lead
     return node, tied
 
 

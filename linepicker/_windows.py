@@ -75,16 +75,19 @@ def _oldest_bucket(now: float) -> int:
 def add_message(spending: Spending, at: float, now: float, count: int = 1) -> None:
     """Count a message that leaves at *at* (or, with -1, give it back); forget buckets older than a day."""
     edge, bucket = int((now - DAY) // BUCKET), int(at // BUCKET)
-    old = spending.buckets
-    if old and old[-2] == bucket and old[0] >= edge and count > 0:  # nearly always
-        spending.buckets = old[:]
-        spending.buckets[-1] += count
-        spending.messages += count
-        return
-    start = 0
+    old, start = spending.buckets, 0
     while start < len(old) and old[start] < edge:
         start += 2
     kept = old[start:]
+    if count > 0 and (not kept or kept[-2] <= bucket):  # nearly always
+        if kept and kept[-2] == bucket:
+            kept[-1] += count
+        else:
+            kept.append(bucket)
+            kept.append(count)
+        spending.buckets = kept
+        spending.messages += count - (sum(old[1:start:2]) if start else 0)
+        return
     place = len(kept)
     while place and kept[place - 2] > bucket:
         place -= 2
@@ -93,7 +96,7 @@ def add_message(spending: Spending, at: float, now: float, count: int = 1) -> No
     elif count > 0:
         kept[place:place] = array("i", (bucket, count))
     spending.buckets = kept
-    spending.messages = sum(kept[1::2]) if start or count < 0 else spending.messages + count
+    spending.messages = sum(kept[1::2])
 
 
 def count_week(
@@ -120,6 +123,25 @@ def count_week(
     week[place + 2] = max(0, week[place + 2] + opened)
     week[place + 3] = max(0, week[place + 3] + shadow)
     spending.week = week[-4 * ROWS :]
+
+
+def count_leaving(spending: Spending, at: float, now: float, *, opened: bool, shadow: bool) -> None:
+    """`add_message` and `count_week` for one message that leaves at *at*."""
+    buckets, week = spending.buckets, spending.week
+    bucket, row = at // BUCKET, at // SPREAD
+    recent = buckets and buckets[-2] == bucket and buckets[0] >= (now - DAY) // BUCKET
+    if recent and week and week[-4] == row:  # mostly: where the last one was counted too
+        spending.buckets, spending.week = buckets, week = buckets[:], week[:]
+        buckets[-1] += 1
+        spending.messages += 1
+        week[-3] += 1
+        if opened:
+            week[-2] += 1
+        if shadow:
+            week[-1] += 1
+        return
+    add_message(spending, at, now)
+    count_week(spending, at, messages=1, opened=opened, shadow=shadow)
 
 
 def week_counts(spending: Spending, now: float) -> Mapping[str, int]:

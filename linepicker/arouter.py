@@ -106,7 +106,7 @@ class AsyncRouter:
         self._dice = random.Random()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flight = self._desk.fleet.flight = asyncio.Lock()
-        self._desk.fleet.shows_seen = getattr(self._store, "wants_seen", True)
+        self._desk.fleet.lives_in(self._store)
 
     # The verbs
 

@@ -50,10 +50,9 @@ class Fleet:
         self.policy = policy
         self.pool = pool
         self.static = static
-        self.slow = False
-        self.stale = True
-        self.terse = False
-        self.shows_seen = True
+        self.slow, self.stale, self.terse = False, True, False
+        self.shows_seen, self.packs = True, False
+        """Whether the store is told what was seen, and whether it takes a spending as it is and packs that when it is read."""
         self.company = Company()
         self.guard: AbstractContextManager[object] = nullcontext()
         """What keeps other threads' flows from changing the fleet meanwhile."""
@@ -63,10 +62,9 @@ class Fleet:
         self.same = Write(records.EPOCH, 0, SAME)
         """The demand that the store's epoch has not moved."""
         self.polled_at: float | None = None
-        self.tried_at = -float("inf")
+        self.tried_at = self.next_try = -float("inf")
         self.attempts = 0
         self.hurry = False
-        self.next_try = -float("inf")
         self.failures = 0
         self.last_error: SourceError | None = None
         self.suspect: frozenset[str] | None = None
@@ -97,10 +95,17 @@ class Fleet:
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
         self.evidence = Evidence()
+        self.profile = -1, 0.0
+        """A part of a day, and the share that the busiest 6 h take of a day, as it was in that part."""
 
     def opened(self, epoch: str, version: int) -> None:
         """Which store this is."""
         self.epoch, self.same = epoch, Write(records.EPOCH, version, SAME)
+
+    def lives_in(self, store: object) -> None:
+        """How that store likes to be written to."""
+        self.shows_seen = getattr(store, "wants_seen", True)
+        self.packs = getattr(store, "packs", False)
 
     # What a decision sees
 

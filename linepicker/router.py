@@ -24,6 +24,7 @@ from linepicker._promise import Reservation
 from linepicker._send import send
 from linepicker._shadow import ShadowCounts
 from linepicker._source import fetch
+from linepicker._straight import Draft, taken, told_first
 from linepicker.errors import AlreadySent, SourceError, StoreError
 from linepicker.model import (
     Assignment,
@@ -126,7 +127,7 @@ class Router:
         self._lock = threading.Lock()
         self._flight = threading.Lock()
         self._desk.fleet.flight, self._desk.fleet.guard = self._flight, self._lock
-        self._desk.fleet.shows_seen = getattr(self._store, "wants_seen", True)
+        self._desk.fleet.lives_in(self._store)
 
     # The verbs
 
@@ -162,14 +163,21 @@ class Router:
         """
         if self._pid != os.getpid():
             self._begin_anew()
+        desk, now, draft = self._desk, self._clock.now(), None
+        asked = line_type or tags or exclude or inbound or override_optout or chat_health
+        bare = text is None and line is None and max_delay is None and key is None
+        plain = bare and not asked and priority == "normal"
         with self._lock:
-            who = self._desk.who(to)
-        request = self._desk.request(
+            who, made_id = desk.who(to), new_id(self._dice)
+            if plain:
+                draft = desk.straight(who, now, made_id)
+        if draft is not None:
+            return Reservation(self, self._write(draft))
+        request = desk.request(
             text, line_type, tags, exclude, line, max_delay, inbound, override_optout, chat_health
         )
-        request = request if priority == "normal" else self._desk.urgent(request, priority)
-        flow = self._desk.reserve(who, request, self._clock.now(), new_id(self._dice), key=key)
-        return Reservation(self, self._drive(flow))
+        request = request if priority == "normal" else desk.urgent(request, priority)
+        return Reservation(self, self._drive(desk.reserve(who, request, now, made_id, key=key)))
 
     def preview(
         self,
@@ -429,6 +437,22 @@ class Router:
             return result
         finally:
             flow.close()
+
+    def _write(self, draft: Draft) -> Made:
+        """Write a reservation drafted the straight way; what does not go straight is the flow's to hear."""
+        told: Answer | Exception
+        try:
+            told = answer = self._store.swap(draft[3], seen=draft[4])
+        except Exception as error:  # noqa: BLE001  as in `_drive`
+            told = error
+        else:
+            if answer.now is not None and self._host is not None:
+                self._host.heard(answer.now)
+            if answer.applied:
+                with self._lock:
+                    return taken(self._desk.fleet, draft, answer)
+        answers = {**self._answers, asks.Swap: told_first(told, self._swap)}
+        return self._drive(self._desk.drafted(draft), answers)
 
     def _read(self, ask: asks.Read) -> Answer:
         answer = self._store.read(ask.keys)

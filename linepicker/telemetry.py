@@ -56,6 +56,7 @@ from opentelemetry.trace import (
 from linepicker._asks import Ask, Call, Fetch, Flow, Made, Read, Scan, Swap, Tell, Who
 from linepicker._candidates import Request
 from linepicker._desk import Desk
+from linepicker._straight import Draft
 from linepicker._views import view
 from linepicker.arouter import AsyncRouter
 from linepicker.errors import Blocked, Held, NoLine, NotNow, StaleHealth
@@ -248,6 +249,7 @@ class _Watched:
         desk: Any = router._desk
         door: Any = router
         reserve, report, drive = desk.reserve, desk.report, door._drive
+        straight = desk.straight
         awake = self.telemetry.awake
 
         def reserving(
@@ -258,9 +260,16 @@ class _Watched:
             *,
             key: str | None,
             begun: Callable[[Made], None] | None = None,
+            draft: Draft | None = None,
         ) -> Flow[Made]:
-            flow: Flow[Made] = reserve(who, request, now, made_id, key=key, begun=begun)
+            flow: Flow[Made] = reserve(
+                who, request, now, made_id, key=key, begun=begun, draft=draft
+            )
             return self._reserve(flow) if awake() else flow
+
+        def going_straight(who: Who, now: float, made_id: str) -> Draft | None:
+            draft: Draft | None = None if awake() else straight(who, now, made_id)
+            return draft
 
         def reporting(what: Report, now: float) -> Flow[bool]:
             return self._report(report(what, now), what, now)
@@ -269,6 +278,7 @@ class _Watched:
             return drive(self._flow(flow) if awake() else flow, answers)
 
         desk.reserve, desk.report, door._drive = reserving, reporting, driving
+        desk.straight = going_straight
 
     # Flows: what is opened here is closed in the same thread or task, whatever comes
 

@@ -5,6 +5,7 @@ empty directory, each section by itself; what a block prints must be the `text` 
 file writes the README's table of tunables anew.
 """
 
+import logging
 import re
 import subprocess
 import sys
@@ -78,7 +79,18 @@ def rows_under(heading):
 # Examples
 
 
+@pytest.fixture
+def plain_log():
+    """The root logger is as it was afterwards: a worker of Celery's takes it over."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
 @pytest.mark.parametrize("heading", SECTIONS)
+@pytest.mark.usefixtures("plain_log")
 def test_the_examples_do_what_is_said(heading, tmp_path, monkeypatch, capsys):
     """A section's Python blocks run as they stand, and print the text that follows each of them."""
     monkeypatch.chdir(tmp_path)

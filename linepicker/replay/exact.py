@@ -84,7 +84,7 @@ def again_of(session: Session, decided: Decided) -> Decision:
     choice = decide(decided.request, someone, view, at)
     if isinstance(choice, Refusal):
         return decision_of(fleet, decided.request, someone, choice, at)
-    return Made(
+    made = Made(
         decided.id,
         someone,
         choice.number,
@@ -93,9 +93,9 @@ def again_of(session: Session, decided: Decided) -> Decision:
         choice.send_at,
         session.lines[choice.number],
         choice.ranks,
-        choice.moved_from,
-        notes=choice.notes,
-    ).decision
+    )
+    made.moved_from, made.notes = choice.moved_from, choice.notes
+    return made.decision
 
 
 def shown(decision: Decision) -> Decision:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from os import getpid
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 from linepicker.errors import StoreError
 from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Answer, Record, Write
@@ -34,6 +34,10 @@ class MemoryStore:
     wants_seen = False
     """A second round trip costs nothing here, so nobody need work out what they have seen."""
 
+    packs = True
+    """A value may also be an object with `encode() -> bytes` that never changes: it is asked for its bytes by the first that
+    reads it, and most are replaced before."""
+
     def __init__(self, *, time: Callable[[], float] = _time.time) -> None:
         self._time = time
         self._owner = _NOBODY
@@ -51,8 +55,7 @@ class MemoryStore:
         with self._lock:
             if self._due:
                 self._drop_expired()
-            records = self._records
-            return Answer(True, None, {key: records.get(key, ABSENT) for key in keys})
+            return Answer(True, None, {key: self._packed(key) for key in keys})
 
     def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
         """As `Store.swap`. *seen* is iterated only when refusing."""
@@ -64,27 +67,27 @@ class MemoryStore:
             records = self._records
             held, counter = records.get, self._version
             changes: dict[str, Record] = {}
-            gone: list[str] = []
-            expiring: list[tuple[float, str]] = []
+            expiring: list[tuple[float, str]] | None = None
+            gone = False
             for key, version, value, expires_at in writes:
                 if held(key, ABSENT)[0] != version:
                     return self._refuse(writes, seen)
                 if value is SAME:
                     continue
                 if value is None:
-                    changes[key] = ABSENT
-                    gone.append(key)
+                    changes[key], gone = ABSENT, True
                     continue
                 counter += 1
                 changes[key] = _tuple(Record, (counter, value))
                 if expires_at is not None:
-                    expiring.append((expires_at, key))
+                    expiring = [*(expiring or ()), (expires_at, key)]
             self._version = counter
             records.update(changes)  # in one step, so that no signal handler can stop it half-way
-            for key in gone:
-                records.pop(key, None)
+            if gone:
+                for key in [key for key, record in changes.items() if record is ABSENT]:
+                    records.pop(key, None)
             if expiring or self._expires:
-                self._schedule(changes, expiring)
+                self._schedule(changes, expiring or [])
             return _tuple(Answer, (True, None, changes))
 
     def scan(self, prefix: str) -> Iterator[tuple[str, Record]]:
@@ -94,7 +97,7 @@ class MemoryStore:
         with self._lock:
             if self._due:
                 self._drop_expired()
-            records = list(self._records.items())
+            records = [(key, self._packed(key)) for key in list(self._records)]
         return (each for each in records if each[0].startswith(prefix))
 
     def close(self) -> None:
@@ -116,14 +119,21 @@ class MemoryStore:
 
     def _refuse(self, writes: Sequence[Write], seen: Mapping[str, int]) -> Answer:
         records = self._records
-        moved: dict[str, Record] = {}
-        for key, version, _, _ in writes:
-            if (record := records.get(key, ABSENT)).version != version:
-                moved[key] = record
-        for key, version in seen.items():
-            if (record := records.get(key, ABSENT)).version != version:
-                moved[key] = record
+        held = [*((key, version) for key, version, _, _ in writes), *seen.items()]
+        moved = {
+            key: self._packed(key)
+            for key, version in held
+            if records.get(key, ABSENT).version != version
+        }
         return Answer(False, None, moved)
+
+    def _packed(self, key: str) -> Record:
+        """What is there, in bytes."""
+        record = self._records.get(key, ABSENT)
+        value: Any = record.value
+        if value is not None and not isinstance(value, bytes):
+            record = self._records[key] = Record(record.version, value.encode())
+        return record
 
     def _schedule(self, changed: Collection[str], expiring: list[tuple[float, str]]) -> None:
         for key in changed:
@@ -149,6 +159,9 @@ class AsyncMemoryStore:
 
     wants_seen = False
     """As `MemoryStore.wants_seen`."""
+
+    packs = True
+    """As `MemoryStore.packs`."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store

@@ -53,6 +53,7 @@ class Door:
             listener(made)
             return made
 
+        desk.straight = lambda *_: None  # type: ignore[method-assign]  # nobody goes past it
         desk.reserve = watched  # type: ignore[method-assign]  # as said
 
     @property
