@@ -122,6 +122,10 @@ SECONDS_OR_ZERO: Final = must(
     lambda value: is_number(value) and 0 <= value <= MOST,
 )
 FACTOR: Final = must(f"from 1 to {MOST:,}", lambda value: is_number(value) and 1 <= value <= MOST)
+FACTOR_OR_OFF: Final = must(
+    f'from 1 to {MOST:,}, or "off"',
+    lambda value: value is None or (is_number(value) and 1 <= value <= MOST),
+)
 SWITCH: Final = must("true or false", lambda value: type(value) is bool)
 REGION: Final = must(
     "two capital letters, as in US, or left out",

@@ -23,7 +23,8 @@ from linepicker.policy import Policy
 
 @attrs.define
 class Request:
-    """What the caller asks for. `urgent`: it may use what is kept for that, if anything is."""
+    """What the caller asks for. `urgent`: it may use what is kept for that, if anything is. `sketch`: of the text; no decision
+    depends on it."""
 
     line_type: str | None = None
     tags: frozenset[str] = frozenset()
@@ -34,6 +35,7 @@ class Request:
     override_optout: bool = False
     chat_health: str | None = None
     urgent: bool = False
+    sketch: bytes = b""
 
 
 class Person(Protocol):

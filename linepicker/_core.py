@@ -40,12 +40,13 @@ from linepicker._line import (
 from linepicker._priority import NOTE, urgent_message, urgent_rank
 from linepicker._quiet import in_words, quiet_until
 from linepicker._ranking import Trie
+from linepicker._record import Standing
 from linepicker.model import Candidate, Kind
 
 
 @attrs.define
 class Grant:
-    """A line and a moment, not yet charged."""
+    """A line and a moment, not yet charged. `opened`: the standing its sending day begins with, if that must be written."""
 
     number: str
     kind: Kind
@@ -57,6 +58,7 @@ class Grant:
     homeward: bool = False
     shadowed: bool = False
     urgent: bool = False
+    opened: Standing | None = None
 
 
 @attrs.define

@@ -7,10 +7,12 @@ from typing import Final
 import attrs
 
 from linepicker import _windows as windows
+from linepicker._nearness import calm, drivers, looked
 from linepicker._record import Spending, Standing
+from linepicker._sketch import alike
 from linepicker._tally import Tally, counts, time_out, tripped, vitality
 from linepicker._windows import DAY, WEEK
-from linepicker.policy import Failures, Policy
+from linepicker.policy import Failures, Limits, Policy
 
 SHIFT: Final = 0.099
 """How far a vitality below 1 must move before the standing is rewritten: all who reserve on the line read it anew."""
@@ -26,18 +28,31 @@ def weighed(
     standing: Standing,
     tally: Tally,
     spending: Spending,
+    limits: Limits,
     policy: Policy,
     now: float,
     *,
     heard: bool,
 ) -> Standing:
-    """The standing with the vitality that the line's outcomes come to. *heard*: whether replies are reported at all."""
+    """The standing with the vitality that the line's outcomes and its nearness to AT_RISK come to. *heard*: whether replies
+    are reported at all."""
     learn = policy.learn
-    seen = seen_in_week(tally, spending, now)
     value = 1.0
     if learn.enabled:
+        seen = seen_in_week(tally, spending, now)
+        if learn.nearness:
+            same = alike(spending.rest, learn.reply_sample)
+            found = drivers(standing.learned, seen, spending, same, limits, learn, now, heard=heard)
+            learned = looked(standing.learned, found, learn, now)
+            if learned is not standing.learned:
+                standing = attrs.evolve(standing, learned=learned)
         rate = learn.reply_rate if heard else 0.0
-        value = vitality(seen, reply_rate=rate, sample=learn.reply_sample)
+        value = vitality(
+            seen,
+            reply_rate=rate,
+            sample=learn.reply_sample,
+            calm=calm(standing.learned, learn, now),
+        )
     still = value == standing.vitality or (abs(value - standing.vitality) < SHIFT and value < 1.0)
     if still and (value == 1.0 or now < standing.weighed_at + DAY):
         return standing

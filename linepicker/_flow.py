@@ -27,6 +27,7 @@ from linepicker._charge import charge
 from linepicker._contact import PAIR_KEPT, Contact, first_contact
 from linepicker._conversation import look, said
 from linepicker._core import Grant, Refusal, decide
+from linepicker._days import began, begins
 from linepicker._decode import decode
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
@@ -35,6 +36,7 @@ from linepicker._record import EPOCH
 from linepicker._refusals import decision_of, refused, with_cause
 from linepicker._seen import NOTHING
 from linepicker._settle import undo
+from linepicker._sketch import with_opening
 from linepicker._small import Ticket, encode_small
 from linepicker._straight import Draft, straight, taken, writes
 from linepicker._update import absorb, busy
@@ -107,6 +109,7 @@ def reserve(
             raise
         if answer.applied:
             taken(fleet, drafted, answer)
+            began(fleet, choice, answer)
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{{to}} is written to despite: {made.notes[-1][1]}", 20, "despite", who)
             return made
@@ -173,6 +176,8 @@ def _draft(
     assert state is not None
     ident = ident_of(made_id)
     spending = charge(state, grant, fleet.policy, now, ident, request.max_delay)
+    if request.sketch and grant.kind != "known":
+        spending.rest = with_opening(spending.rest, request.sketch)
     keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
     contact = _contacted(who.contact, grant, now, ident, keep, inbound=request.inbound)
     standing = state.standing
@@ -193,8 +198,17 @@ def _draft(
     made.inbound = request.inbound
     if grant.moved_from is not None and not grant.homeward:
         made.continuation = fleet.policy.stickiness.continuation or None
+    standing_stays = (
+        state.same if spending.day == state.spending.day else begins(fleet, state, grant, now)
+    )
     seen = NOTHING if grant.kind == "known" else fleet.seen()
-    return made, spending, contact, writes(fleet, state, who, spending, contact), seen
+    return (
+        made,
+        spending,
+        contact,
+        writes(fleet, state, who, spending, contact, standing_stays),
+        seen,
+    )
 
 
 def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[Made]:

@@ -126,7 +126,7 @@ def request_told(request: Request, policy: Policy) -> dict[str, Any]:
     found = {}
     for field in attrs.fields(Request):
         value = getattr(request, field.name)
-        if value != getattr(usual, field.name):
+        if field.name != "sketch" and value != getattr(usual, field.name):
             found[field.name] = sorted(value) if isinstance(value, frozenset) else value
     return found
 

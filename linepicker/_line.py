@@ -8,6 +8,8 @@ from typing import Final
 import attrs
 
 from linepicker import _windows as windows
+from linepicker._learn import allowed, shares
+from linepicker._nearness import calm, fades
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
 from linepicker._windows import DAY, HOUR, SPREAD, WEEK
@@ -196,20 +198,21 @@ def budget_of(state: LineState, policy: Policy, now: float, *, slow: bool) -> Bu
             budget = _ordinary(budget, policy.priority.urgent_share)
         state.budget = budget
         running = budget.day_number == state.spending.day
-        state.budget_until = state.spending.day_start + DAY if running else NEVER
+        ends = state.spending.day_start + DAY if running else NEVER
+        state.budget_until = min(ends, fades(state.standing.learned, policy.learn, now))
         state.budget_slow = slow
     return budget
 
 
 def whole_budget(state: LineState, policy: Policy, now: float, *, slow: bool) -> Budget:
-    """The policy's limits, warm-up, AT_RISK, and the ramp after CRITICAL."""
+    """The policy's limits, what was learned, warm-up, AT_RISK and what is near it, and the ramp after CRITICAL."""
     spending, limits, pace = state.spending, state.limits, policy.pace
     running = spending.day > 0 and spending.day_start + DAY > now
     number = spending.day if running else spending.day + 1
     at_risk = state.conclusion.at_risk or slow
-    cap = NEVER
+    cap = allowed(state.standing, policy)
     if not state.standing.warm:
-        cap = policy.warmup.start * policy.warmup.factor ** min(number - 1, 64)
+        cap = min(cap, policy.warmup.start * policy.warmup.factor ** min(number - 1, 64))
     scale = policy.at_risk.budget if at_risk else 1.0
     ramp_for = state.conclusion.ramp_for
     if ramp_for:
@@ -218,9 +221,12 @@ def whole_budget(state: LineState, policy: Policy, now: float, *, slow: bool) ->
     day = _scaled(min(cap, limits.new_per_day or NEVER), scale)
     hour = limits.new_per_hour and _scaled(min(cap, limits.new_per_hour), scale)
     limited = [("day_budget", day, DAY), ("hour_budget", hour, HOUR)]
-    if pace.spread is not None and pace.new_gap and day is not None:
-        limited.append(("spread", math.ceil(pace.spread * day - 1e-9), SPREAD))
-    slower = policy.at_risk.pace if at_risk else 1.0
+    spread = shares(state.standing, policy) if pace.new_gap and day is not None else None
+    if spread is not None and day is not None:
+        limited.append(("spread", math.ceil(spread * day - 1e-9), SPREAD))
+    slower = policy.at_risk.pace
+    if not at_risk:
+        slower = max(slower, calm(state.standing.learned, policy.learn, now))
     return Budget(
         day,
         tuple((code, limit, window) for code, limit, window in limited if limit is not None),
@@ -348,6 +354,8 @@ def assess(state: LineState, policy: Policy, now: float, *, slow: bool) -> Rank:
         opens_at = until = room if opens_at == NEVER else max(opens_at, room)
     if budget.day_number == spending.day and (not state.standing.warm or state.conclusion.ramp_for):
         until = min(until, spending.day_start + DAY)
+    if state.standing.learned.nearness:
+        until = min(until, fades(state.standing.learned, policy.learn, now))
     slot = now
     if spending.new_mark > now or spending.message_mark > now:
         if max(spending.new_mark, spending.message_mark) > now + policy.pace.max_delay:

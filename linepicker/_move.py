@@ -13,6 +13,7 @@ from linepicker._asks import (
 from linepicker._candidates import Request
 from linepicker._charge import charge
 from linepicker._core import Refusal, decide_move
+from linepicker._days import began, begins
 from linepicker._polls import ready
 from linepicker._record import EPOCH
 from linepicker._refusals import decision_of, refused
@@ -47,7 +48,7 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
         writes = [
             Write(state.spending_key, state.spending_version, spending.encode()),
             Write(who.contact_key, contact_version, after.encode()),
-            state.same,
+            state.same if spending.day == state.spending.day else begins(fleet, state, choice, now),
             fleet.same,
         ]
         try:
@@ -63,6 +64,7 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
             raise
         if answer.applied:
             fleet.spent(choice.number, answer.records[state.spending_key].version, spending)
+            began(fleet, choice, answer)
             who.met(answer.records[who.contact_key].version, after)
             if fleet.onlooker is not None:
                 fleet.onlooker.moved(who, request.line, now)

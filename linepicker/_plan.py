@@ -18,6 +18,7 @@ from linepicker._candidates import Request
 from linepicker._charge import charge
 from linepicker._contact import Contact
 from linepicker._core import Grant, Refusal, decide
+from linepicker._days import begins
 from linepicker._kept import Held
 from linepicker._line import NEVER, budget_of, catch_up, message_slot
 from linepicker._quiet import Rest, quiet_until
@@ -81,6 +82,10 @@ def put(twin: Fleet, grant: Grant, at: float, ident: int, max_delay: float = 0.0
     assert state is not None
     spending = charge(state, grant, twin.policy, at, ident, max_delay)
     spending.probe = 0
+    if spending.day != state.spending.day:
+        begins(twin, state, grant, at)
+    if grant.opened is not None:
+        twin.stands(grant.number, state.standing_version, grant.opened)
     twin.spent(grant.number, state.spending_version, spending, mine=True)
 
 

@@ -25,6 +25,7 @@ from linepicker._asks import (
 )
 from linepicker._decode import decode
 from linepicker._kept import Held
+from linepicker._learn import judged
 from linepicker._news import news
 from linepicker._outage import pay
 from linepicker._record import EPOCH, Spending, Standing
@@ -275,13 +276,14 @@ def _compare(
         state = fleet.state(line.number)
         if not write and state is not None and state.standing_version == was.version:
             standing = state.standing  # which may hold what earlier previews saw
+        spending: Spending = decode(spending_key, spent) or Spending()
         after = fleet.observed(line, standing, issued, now, first=first)
+        if after is not None and standing is not None:
+            limits = fleet.policy.limits_for(line)
+            after = judged(standing, after, spending, limits, fleet.policy, issued, now)
         if after is not None:
             changed[line.number] = after
         held[line.number] = Held(
-            after or standing or Standing(),
-            was.version,
-            decode(spending_key, spent) or Spending(),
-            spent.version,
+            after or standing or Standing(), was.version, spending, spent.version
         )
     return held, changed

@@ -83,8 +83,13 @@ def marks(spending: Spending) -> tuple[float, float]:
     return new, message
 
 
+def behind_marks(rest: bytes) -> int:
+    """Where in what is kept behind a spending that ends, and the rest begins."""
+    return _MARKS.size if rest[:4] == _TAG else 0
+
+
 def _with_marks(rest: bytes, new: float, message: float) -> bytes:
-    return _MARKS.pack(_TAG, new, message) + (rest[_MARKS.size :] if rest[:4] == _TAG else rest)
+    return _MARKS.pack(_TAG, new, message) + rest[behind_marks(rest) :]
 
 
 def urgent_message(

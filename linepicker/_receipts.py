@@ -193,6 +193,7 @@ class _Receipt:
                 standing,
                 after[records.tally_key(self.number)] or Tally(),
                 after[records.spending_key(self.number)] or Spending(),
+                self.fleet.limits(self.number),
                 self.fleet.policy,
                 self.now,
                 heard=self.fleet.record.heard,

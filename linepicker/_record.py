@@ -25,6 +25,7 @@ from linepicker._bytes import (
     load,
     swapped,
 )
+from linepicker._learned import NOTHING, Learned
 from linepicker._observations import Observations
 
 EPOCH: Final = "epoch"
@@ -112,6 +113,7 @@ class Standing:
     tripped_for: str = ""
     vitality: float = 1.0
     weighed_at: float = 0.0
+    learned: Learned = NOTHING
     past: tuple[tuple[float, str], ...] = ()
     format: int = FORMAT
     rest: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
@@ -137,6 +139,9 @@ class Standing:
             "weighed_at": self.weighed_at,
             "past": self.past,
         }
+        learned = self.learned.to_json()
+        if learned:
+            known["learned"] = learned
         return bytes([self.format]) + dump({**self.rest, **known})
 
     @classmethod
@@ -163,6 +168,7 @@ class Standing:
                 tripped_for=str(value.pop("tripped_for")),
                 vitality=float(value.pop("vitality")),
                 weighed_at=float(value.pop("weighed_at")),
+                learned=Learned.from_json(value.pop("learned", {})),
                 past=tuple((float(at), str(name)) for at, name in value.pop("past", ())),
                 format=number,
                 rest=value,

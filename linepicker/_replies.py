@@ -200,6 +200,7 @@ class _Reply:
             standing,
             after[records.tally_key(number)] or Tally(),
             after[records.spending_key(number)] or Spending(),
+            self.fleet.limits(number),
             self.fleet.policy,
             self.now,
             heard=True,

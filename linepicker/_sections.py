@@ -16,6 +16,7 @@ import attrs
 from linepicker._bounds import (
     COUNT,
     FACTOR,
+    FACTOR_OR_OFF,
     FEW,
     HOLD_OR_MOVE,
     HOURS,
@@ -273,18 +274,64 @@ class Failures:
 
 @attrs.frozen(kw_only=True)
 class Learn:
-    """What a line's own record teaches. Replies weigh on a line's score; learned budgets are without effect in this version.
+    """What a line's own record teaches. Budgets never rise above the policy's limits.
 
     Attributes:
-        enabled: whether to learn.
+        enabled: whether to learn; without it, budgets are fixed.
+            Source: ours.
+        budgets: whether each line's budget for new conversations is learned, below `limits.new_per_day`.
+            Source: ours: each line bears a different amount, and none is published.
+        floor: new conversations a day below which no budget is cut.
+            Source: ours: a line that does nothing can't prove itself.
+        cut_at_risk: the share of the load before it fell that a line keeps when it becomes AT_RISK.
+            Source: ours, after congestion control, by simulation.
+        cut_critical: the same when it becomes CRITICAL or FLAGGED.
+            Source: ours, by simulation.
+        growth: the share of the policy's limit by which a budget is raised, at least 1 conversation.
+            Source: ours, by simulation.
+        used: the share of its budget that a line must have used in a sending day before a raise.
+            Source: Netflix's concurrency limits, which ask for half.
+        hold: seconds between raises, and that a line must have been HEALTHY before one.
+            Source: ours: never twice before the verdict on the first can have arrived.
+        lag: seconds that a verdict is taken to be late, so that it is held against the load of its time.
+            Source: ours; none is published.
+        near: the share of the remembered ceiling from which on a budget grows by 2 % of it only.
+            Source: ours, after congestion control.
+        relax: the share by which a remembered ceiling rises a day.
+            Source: ours: lines change.
+        fleet: whether a line without a fall of its own is bounded by what others fell at.
+            Source: ours.
+        jump: how many times its own busiest day of the last week a line may open in a day, once it has opened reply_sample
+            conversations in it; or "off" (here None).
+            Source: ours; Linq, best practices: not several times the line's own recent level.
+        profile: whether 6 h may take more of a day than `pace.spread` where the pool's busiest 6 h do, at most seven tenths.
+            Source: ours: who writes in the mornings alone could not use a day's budget.
+        nearness: whether a line's nearness to AT_RISK is estimated, and slows it before the provider says so.
+            Source: ours, by the drivers that Linq's reputation audit names.
+        warn: the nearness, from 0 to 1, from which on it is a warning, held against what becomes of the line.
             Source: ours.
         reply_rate: share of a line's conversations answered in 7 days, from 0 to 1, under which it is in trouble.
             Source: Linq, help article on throttling: under 15 %.
-        reply_sample: conversations in 7 days from which on reply_rate is looked at.
+        reply_sample: conversations in 7 days from which on reply_rate, jump and nearness are looked at.
             Source: Warmbly's sample floor.
     """
 
     enabled: bool = attrs.field(default=True, validator=SWITCH)
+    budgets: bool = attrs.field(default=True, validator=SWITCH)
+    floor: int = attrs.field(default=5, validator=COUNT)
+    cut_at_risk: float = attrs.field(default=0.85, validator=SHARE)
+    cut_critical: float = attrs.field(default=0.5, validator=SHARE)
+    growth: float = attrs.field(default=0.05, validator=SHARE)
+    used: float = attrs.field(default=0.6, validator=SHARE)
+    hold: float = attrs.field(default=86400.0, validator=SECONDS_OR_ZERO)
+    lag: float = attrs.field(default=10800.0, validator=SECONDS_OR_ZERO)
+    near: float = attrs.field(default=0.9, validator=SHARE)
+    relax: float = attrs.field(default=0.01, validator=SHARE_OR_ZERO)
+    fleet: bool = attrs.field(default=True, validator=SWITCH)
+    jump: float | None = attrs.field(default=2.5, converter=float_or_off, validator=FACTOR_OR_OFF)
+    profile: bool = attrs.field(default=True, validator=SWITCH)
+    nearness: bool = attrs.field(default=True, validator=SWITCH)
+    warn: float = attrs.field(default=0.9, validator=SHARE)
     reply_rate: float = attrs.field(default=0.15, validator=SHARE_OR_ZERO)
     reply_sample: int = attrs.field(default=20, validator=COUNT)
 

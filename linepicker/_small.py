@@ -10,6 +10,10 @@ from typing import Any, Final
 import attrs
 
 from linepicker._bytes import BROKEN, FORMAT, damaged, dump, format_of, load
+from linepicker._observations import DRIFT
+
+POLLS_KEPT: Final = 600.0
+"""For how long, in seconds, the moments of polls are remembered."""
 
 
 def _moment(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -62,6 +66,18 @@ class FleetRecord(_Small):
     digest: str = attrs.field(default="", validator=_TEXT)
     lease_until: float = attrs.field(default=0.0, validator=_moment)
     heard: bool = False
+
+    def after_poll(self, issued: float, now: float, digest: str, *, first: bool) -> FleetRecord:
+        """The record after a poll, answered *now*, that brought a list with that digest."""
+        since = now - POLLS_KEPT
+        polls = tuple(sorted(p for p in {*self.polls, issued} if since < p <= now + DRIFT))
+        return attrs.evolve(
+            self,
+            polls=polls,
+            first=issued if first else self.first,
+            digest=digest,
+            lease_until=0.0,
+        )
 
 
 @attrs.frozen

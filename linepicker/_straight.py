@@ -102,6 +102,8 @@ def _new(fleet: Fleet, who: Who, request: Request, now: float, made_id: str) -> 
     made = Made(made_id, who, number, "new", now, send_at, state.line, ranks)
     spending = state.spending.copy()
     open_one(spending, state, budget, policy, now, send_at, ident, moved=False)
+    if spending.day != state.spending.day:
+        return None  # a sending day begins: what the last one taught is taken in
     leave(spending, budget, policy, now, send_at, opened=True, shadow=False)
     reach_to(spending, send_at, now, request.max_delay)
     contact = first_contact(number, now, send_at, ident)
@@ -109,15 +111,20 @@ def _new(fleet: Fleet, who: Who, request: Request, now: float, made_id: str) -> 
 
 
 def writes(
-    fleet: Fleet, state: LineState, who: Who, spending: Spending, contact: Contact
+    fleet: Fleet,
+    state: LineState,
+    who: Who,
+    spending: Spending,
+    contact: Contact,
+    standing: Write | None = None,
 ) -> list[Write]:
-    """What a reservation writes: the line's spending and the recipient, if neither has moved, nor the line's standing, nor
-    whether they want messages; and if it is this store still."""
+    """What a reservation writes: the line's spending and the recipient, if neither has moved, nor the line's standing (or what
+    becomes of that), nor whether they want messages; and if it is this store still."""
     packed: Any = spending if fleet.packs else spending.encode()
     found = [
         _tuple(Write, (state.spending_key, state.spending_version, packed, None)),
         _tuple(Write, (who.contact_key, who.contact_version, contact.encode(), None)),
-        state.same,
+        standing or state.same,
         fleet.same,
     ]
     if who.same is not None:

@@ -252,18 +252,21 @@ def time_out(trips: int, *, first: float, growth: float, longest: float, salt: s
     return low + (high - low) * drawn / 2**32
 
 
-def vitality(seen: Mapping[str, int], *, reply_rate: float, sample: int) -> float:
-    """How well a line does, from 0.1 to 1.0 in steps of 0.05, by what was *seen* of it in 7 days: the product of two terms,
-    each 1 until *sample* was seen.
+def vitality(
+    seen: Mapping[str, int], *, reply_rate: float, sample: int, calm: float = 1.0
+) -> float:
+    """How well a line does, from 0.1 to 1.0 in steps of 0.05, by what was *seen* of it in 7 days: the product of three terms,
+    two of them 1 until *sample* was seen.
 
     Replies: the share of conversations answered over twice *reply_rate*, at most 1; so 0.5 where trouble begins. Receipts:
-    the share of messages that did not fail. More replies never lower it, more failures never raise it.
+    the share of messages that did not fail. *calm*: how far it is from the causes of AT_RISK. More replies never lower it,
+    more failures never raise it.
     """
     rate, failures = _reply_rate(seen, sample), _failures(seen)
     told = max(failures + seen.get("delivered", 0), seen.get("sent", 0))  # SMS and groups owe none
     replies = 1.0 if rate is None or not reply_rate else min(1.0, rate / (2 * reply_rate))
     receipts = 1.0 if told < max(1, sample) else 1.0 - failures / told
-    return max(WEAKEST, round(STEP * replies * receipts) / STEP)
+    return max(WEAKEST, round(STEP * replies * receipts * calm) / STEP)
 
 
 def week(seen: Mapping[str, int], *, sample: int) -> str:

@@ -17,12 +17,13 @@ from linepicker._asks import (
 )
 from linepicker._contact import Contact
 from linepicker._decode import decode
+from linepicker._learn import judged
 from linepicker._line import remembering
 from linepicker._links import CHATS_KEPT, link_of, usable
 from linepicker._news import line_news
 from linepicker._observations import DRIFT, UNKNOWN
 from linepicker._polls import open_store, ready
-from linepicker._record import EPOCH, Standing
+from linepicker._record import EPOCH, Spending, Standing
 from linepicker._small import Block
 from linepicker._update import absorb, update
 from linepicker.errors import SourceError
@@ -50,6 +51,7 @@ def report_line(
         return True
     number = report.number
     key, event = records.standing_key(number), None
+    spending_key = records.spending_key(number)
     if isinstance(report, LineReleased) and report.event_id:
         # Nothing else remembers one that a list has overtaken.
         event = records.event_key(report.event_id)
@@ -60,12 +62,16 @@ def report_line(
             return None
         record = was[fleet.fleet_key]
         polls = record.polls if record else ()
-        after = _reported(fleet, was[key] or Standing(first_seen=now), polls, report, now)
+        before = was[key] or Standing(first_seen=now)
+        after = _reported(fleet, before, polls, report, now)
         if after is None:
             return None
+        limits = fleet.limits(number)
+        spending = was[spending_key] or Spending()
+        after = judged(before, after, spending, limits, fleet.policy, report.at, now)
         return {key: after} if event is None else {key: after, event: b"\x01"}
 
-    keys = [key, fleet.fleet_key, *([event] if event else [])]
+    keys = [key, spending_key, fleet.fleet_key, *([event] if event else [])]
     expires = {event: now + EVENTS_KEPT} if event else {}
     written: bool = yield from update(fleet, keys, change, expires=expires)
     if written:

@@ -10,6 +10,7 @@ from linepicker import _windows as windows
 from linepicker._failing import seen_in_week
 from linepicker._line import BUDGETS, NEVER, LineState, Rank, assess
 from linepicker._tally import Tally, troubles
+from linepicker._terms import learned_sentences, terms
 from linepicker._windows import DAY
 from linepicker._words import moment
 from linepicker.fleet import Fleet
@@ -67,6 +68,7 @@ def view(state: LineState, fleet: Fleet, now: float, tally: Tally | None) -> Lin
         (*_reasons(state, fleet, rank, now), *told),
         MappingProxyType(seen),
         fleet.polled_at,
+        terms(state, fleet.policy, now),
     )
 
 
@@ -103,6 +105,7 @@ def _reasons(state: LineState, fleet: Fleet, rank: Rank, now: float) -> Sequence
         found.append("On probation: one unsettled reservation at a time until one is SENT.")
     if state.conclusion.failing_until and not rank.excluded:
         found.append("On trial after failures: one message at a time until one is delivered.")
+    found += learned_sentences(state, fleet.policy, now)
     if rank.slot > now:
         found.append(f"Paced: next slot at {moment(rank.slot)}.")
     if state.line.doc_url and (budget.at_risk or rank.excluded in ("critical", "recovering")):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from linepicker._record import Spending
@@ -150,6 +150,43 @@ def week_counts(spending: Spending, now: float) -> Mapping[str, int]:
     rows = [week[i + 1 : i + 4] for i in range(0, len(week), 4) if week[i] >= oldest]
     names = ("sent", "opened", "shadow")
     return {name: sum(row[i] for row in rows) for i, name in enumerate(names)}
+
+
+def load(spending: Spending, at: float, now: float) -> float:
+    """The conversations opened in the day up to *at*, by the counts of the rolling week."""
+    total, week = 0.0, spending.week
+    for i in range(0, len(week), 4):
+        begins = week[i] * SPREAD
+        ends = min(begins + SPREAD, max(now, begins + 1.0))
+        within = min(ends, at) - max(begins, at - DAY)
+        if within > 0:
+            total += week[i + 2] * within / (ends - begins)
+    return total
+
+
+def opened_in_week(spending: Spending, now: float) -> int:
+    """The conversations opened in 7 days, the oldest 6 h counted whole."""
+    oldest, week = int(now // SPREAD) - ROWS + 1, spending.week
+    return sum(week[i + 2] for i in range(0, len(week), 4) if week[i] >= oldest)
+
+
+def normal(spending: Spending, now: float) -> float:
+    """The busiest day of the week before now, in conversations."""
+    last = int(now // SPREAD)
+    return max(load(spending, (row + 1) * SPREAD, now) for row in range(last - ROWS + 4, last + 1))
+
+
+def busiest(spendings: Iterable[Spending], now: float, known: int) -> float:
+    """The share of a day's new conversations that all these lines together opened in its busiest 6 h, on the average of the
+    last week; 0 where they opened fewer than *known*."""
+    oldest, parts = int(now // SPREAD) - ROWS + 1, [0, 0, 0, 0]
+    for spending in spendings:
+        week = spending.week
+        for i in range(0, len(week), 4):
+            if week[i] >= oldest:
+                parts[week[i] % 4] += week[i + 2]
+    total = sum(parts)
+    return max(parts) / total if total >= known else 0.0
 
 
 def add_charge(

@@ -17,6 +17,7 @@ from linepicker import _record as records
 from linepicker._company import Flight, Onlooker
 from linepicker._decode import decode
 from linepicker._kept import Held, Kept
+from linepicker._learn import Evidence
 from linepicker._line import (
     LineState,
     Rank,
@@ -26,20 +27,18 @@ from linepicker._line import (
     ordinary_limits,
     remembering,
 )
-from linepicker._observations import BADNESS, DRIFT, UNKNOWN
+from linepicker._observations import BADNESS, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
 from linepicker._seen import NOTHING, Company, Seen
 from linepicker._small import FleetRecord
 from linepicker.errors import SourceError
 from linepicker.model import Line, ServiceStatus
-from linepicker.policy import Policy
+from linepicker.policy import Limits, Policy
 from linepicker.recipients import area_code
 from linepicker.stores import SAME, Record, Write
 
 SEEN_AT_MOST: Final = 64
-POLLS_KEPT: Final = 600.0
-"""For how long, in seconds, the moments of polls are remembered."""
 LATE_AT_MOST: Final = 1000
 OWED_AT_MOST: Final = 16
 
@@ -95,6 +94,7 @@ class Fleet:
         self._dirty: set[str] = set()
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
+        self.evidence = Evidence()
 
     def opened(self, epoch: str, version: int) -> None:
         """Which store this is."""
@@ -110,6 +110,11 @@ class Fleet:
     def state(self, number: str) -> LineState | None:
         """A line of the fleet."""
         return self._states.get(number)
+
+    def limits(self, number: str) -> Limits:
+        """A line's limits; the policy's where it is not of the fleet."""
+        state = self._states.get(number)
+        return self.policy.limits if state is None else state.limits
 
     def states(self) -> Iterator[tuple[str, LineState]]:
         """All lines of the fleet, as it was when the first was asked for."""
@@ -286,19 +291,12 @@ class Fleet:
         """The fleet's record after a poll, answered *now*, that brought a list with that digest."""
         if self.static:
             return attrs.evolve(self.record, first=self.record.first if not first else issued)
-        since = now - POLLS_KEPT
-        polls = tuple(sorted(p for p in {*self.record.polls, issued} if since < p <= now + DRIFT))
-        return attrs.evolve(
-            self.record,
-            polls=polls,
-            first=issued if first else self.record.first,
-            digest=digest,
-            lease_until=0.0,
-        )
+        return self.record.after_poll(issued, now, digest, first=first)
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""
         before, states = self._states, dict[str, LineState]()
+        self.evidence = Evidence()
         for line in lines:
             mine, number = held[line.number], line.number
             old = before.get(number)
@@ -318,6 +316,7 @@ class Fleet:
                 Write(records.standing_key(number), mine.standing_version, SAME),
             )
             state.clear = is_clear(state.standing, state.conclusion)
+            self.evidence.hear(number, state.standing)
         self._states = states
         self.polled(issued)
         self._rank_all()
@@ -388,6 +387,7 @@ class Fleet:
             return
         state.standing, state.standing_version, state.budget = standing, version, None
         state.same = Write(state.standing_key, version, SAME)
+        self.evidence.hear(number, standing)
         state.conclusion = conclude(standing, self.policy)
         state.clear = is_clear(standing, state.conclusion)
         self._dirty.add(number)

@@ -40,6 +40,7 @@ __all__ = [
     "Reputation",
     "ServiceStatus",
     "StandingChanged",
+    "Term",
     "To",
     "Verdict",
 ]
@@ -447,6 +448,16 @@ class Decision:
 
 
 @attrs.frozen
+class Term:
+    """Something that was learned of a line: its name, a number and its unit, and where it comes from, in a sentence."""
+
+    name: str
+    value: float
+    unit: str
+    reason: str
+
+
+@attrs.frozen
 class LineView:
     """A line as it stands now, for people.
 
@@ -455,7 +466,7 @@ class LineView:
     `max_delay=0` would succeed (None: not known). `reasons`: sentences. `outcomes`: what became of its messages in 7
     days, by name: sent, delivered, read, failed:<code>, opened, answered, opted_out, shadow. `as_of`: when the list of lines
     was asked for that reputation and status were last taken from, by whichever process (None: never); what was reported since,
-    and all that was spent, is in the view as well.
+    and all that was spent, is in the view as well. `terms`: what was learned of it.
 
     >>> from linepicker import Line, Router
     >>> router = Router([Line("+12025550100", reputation="CRITICAL")])
@@ -473,6 +484,7 @@ class LineView:
     reasons: tuple[str, ...] = ()
     outcomes: Mapping[str, int] = attrs.field(default=MappingProxyType({}), hash=False)
     as_of: float | None = None
+    terms: tuple[Term, ...] = ()
 
 
 @attrs.frozen

@@ -14,8 +14,9 @@ import attrs
 
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
+from linepicker._arguments import check_key, check_max_wait
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import Desk, check_key, check_max_wait
+from linepicker._desk import Desk
 from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
 from linepicker._logbook import Logbook
 from linepicker._move import move
@@ -26,13 +27,7 @@ from linepicker._shadow import ShadowCounts
 from linepicker._source import fetch
 from linepicker._straight import Draft, taken, told_first
 from linepicker.errors import AlreadySent, SourceError, StoreError
-from linepicker.model import (
-    Assignment,
-    Decision,
-    LineView,
-    Report,
-    StandingChanged,
-)
+from linepicker.model import Assignment, Decision, LineView, Report, StandingChanged
 from linepicker.plans import Capacity, Plan
 from linepicker.policy import Policy
 from linepicker.stores import Answer, Handle, Store
@@ -149,13 +144,14 @@ class Router:
     ) -> Reservation:
         """A line for this recipient and the moment from which the message may leave, charged at once.
 
-        to: a handle (E.164 or email) or a group of handles. text: accepted, weighs nothing yet. chat_health: what the provider
-        thinks of the conversation, where the caller knows: it outweighs what was reported. line_type, tags,
-        exclude: rule lines out where one is to be picked. line: this line or none. max_delay: how many seconds the message may
-        wait for its slot; None: the policy's; 0: now or never. inbound: they wrote first (say where with line= if they have
-        no line yet): charged only as a message. key: the same key within 24 hours is the same reservation, charged once.
-        override_optout: send despite an opt-out or block; the decision's notes and the log say so. priority: "urgent" may use
-        what the policy keeps for that ([priority]), if it keeps anything; else "normal".
+        to: a handle (E.164 or email) or a group of handles. text: what is to be said; of an opening a sketch is kept, to tell
+        how alike a line's openings are. chat_health: what the provider thinks of the conversation, where the caller knows: it
+        outweighs what was reported. line_type, tags, exclude: rule lines out where one is to be picked. line: this line or
+        none. max_delay: how many seconds the message may wait for its slot; None: the policy's; 0: now or never. inbound: they
+        wrote first (say where with line= if they have no line yet): charged only as a message. key: the same key within 24
+        hours is the same reservation, charged once. override_optout: send despite an opt-out or block; the decision's notes
+        and the log say so. priority: "urgent" may use what the policy keeps for that ([priority]), if it keeps anything; else
+        "normal".
 
         Raises InvalidRecipient, ValueError for other arguments; NoLine, Held, NotNow, Blocked, StaleHealth, which change
         nothing; StoreError.

@@ -16,6 +16,7 @@ RECORD = {
     "_bytes",
     "_contact",
     "_decode",
+    "_learned",
     "_observations",
     "_record",
     "_small",
@@ -28,13 +29,17 @@ CORE = {
     "_conversation",
     "_core",
     "_failing",
+    "_learn",
     "_line",
+    "_nearness",
     "_priority",
     "_quiet",
     "_ranking",
+    "_sketch",
 }
 FLOW = "the flow"
 ROUTER = {
+    "_arguments",
     "_desk",
     "_hosttime",
     "_logbook",

@@ -94,6 +94,7 @@ policies = st.fixed_dictionaries(
         "quiet": st.sampled_from([{}, QUIET]),
         "prefer": st.sampled_from(["healthiest", "weighted"]),
         "affinity": st.sampled_from([{}, {"area_code": 0.5}]),
+        "learn": st.sampled_from([{}, {"floor": 2, "reply_sample": 1, "jump": 1.0}]),
     }
 )
 fleets = st.lists(
@@ -114,14 +115,20 @@ somebody = st.builds(
     st.integers(0, 30),
 )
 lists = st.lists(somebody | st.lists(somebody, min_size=2, max_size=3).map(tuple), max_size=40)
-pasts = st.lists(st.tuples(somebody, st.sampled_from([0.0, 5.0, HOUR, 7 * HOUR])), max_size=12)
+words = st.sampled_from([None, None, None, *Reputation])
+pasts = st.lists(
+    st.tuples(somebody, st.sampled_from([0.0, 5.0, HOUR, 7 * HOUR]), words), max_size=12
+)
 
 
 def lived(fleet, policy, past, start=NOW):
-    """A router with a past: people that were written to, or known beforehand."""
+    """A router with a past: people that were written to, or known beforehand; lines that got worse and better."""
     router = router_over(fleet, clock=ManualClock(start), **policy)
-    for place, (to, wait) in enumerate(past):
+    for place, (to, wait, word) in enumerate(past):
         router._clock.advance(wait)
+        if word is not None:
+            number = fleet[place % len(fleet)].number
+            router.report(LineChanged(number, reputation=word, at=router._clock.now()))
         made = router.preview(to)
         if made.outcome == "reserved":
             router.reserve(to).settle("SENT")

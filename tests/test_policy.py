@@ -75,6 +75,21 @@ growth = 2.0
 longest = 21600.0
 [learn]
 enabled = true
+budgets = true
+floor = 5
+cut_at_risk = 0.85
+cut_critical = 0.5
+growth = 0.05
+used = 0.6
+hold = 86400.0
+lag = 10800.0
+near = 0.9
+relax = 0.01
+fleet = true
+jump = 2.5
+profile = true
+nearness = true
+warn = 0.9
 reply_rate = 0.15
 reply_sample = 20
 [affinity]
@@ -158,7 +173,15 @@ policies = table(
     failures=st.tuples(seconds, seconds).map(
         lambda each: {"time_out": min(each), "longest": max(each)}
     ),
-    learn=table(enabled=st.booleans(), reply_rate=st.floats(0, 1), reply_sample=counts),
+    learn=table(
+        **dict.fromkeys(("enabled", "budgets", "fleet"), st.booleans()),
+        **dict.fromkeys(("cut_at_risk", "cut_critical", "growth", "used", "near"), shares),
+        **dict.fromkeys(("hold", "lag"), seconds_or_zero),
+        **dict.fromkeys(("relax", "reply_rate"), st.floats(0, 1)),
+        floor=counts,
+        jump=st.floats(1, 1e6) | st.just("off"),
+        reply_sample=counts,
+    ),
     affinity=table(area_code=shares),
     priority=table(urgent_share=st.just(0) | st.floats(0.001, 0.5)),
     quiet=table(
@@ -289,9 +312,28 @@ WRONG = [
         for name in ("on_critical", "on_flagged", "on_released")
         for value in NOT_STICKY
     ),
-    *(("learn", "enabled", value) for value in (0, 1, "yes", None)),
-    *(("learn", "reply_rate", value) for value in [-0.1, 1.1, True, "0", math.nan, None]),
-    *(("learn", "reply_sample", value) for value in [*NOT_COUNTS, None]),
+    *(
+        ("learn", name, value)
+        for name in ("enabled", "budgets", "fleet")
+        for value in (0, 1, "yes", None)
+    ),
+    *(
+        ("learn", name, value)
+        for name in ("reply_rate", "relax")
+        for value in [-0.1, 1.1, True, "0", math.nan, None]
+    ),
+    *(
+        ("learn", name, value)
+        for name in ("reply_sample", "floor")
+        for value in [*NOT_COUNTS, None]
+    ),
+    *(
+        ("learn", name, value)
+        for name in ("cut_at_risk", "cut_critical", "growth", "used", "near")
+        for value in NOT_SHARES
+    ),
+    *(("learn", name, value) for name in ("hold", "lag") for value in NOT_SECONDS),
+    *(("learn", "jump", value) for value in [0.9, 0, -1, True, "2", math.nan, math.inf]),
     *(("affinity", "area_code", value) for value in NOT_SHARES),
     *(("priority", "urgent_share", value) for value in (-0.1, 0.0001, 0.51, 1, True, "0", None)),
     *(

@@ -11,6 +11,7 @@ from linepicker import StoreError
 from linepicker import _small as small
 from linepicker._bytes import FORMAT, NEWEST_READABLE
 from linepicker._contact import Contact
+from linepicker._learned import Learned
 from linepicker._observations import Observations
 from linepicker._record import Spending, Standing
 from linepicker._small import Block, FleetRecord, Link, Ticket
@@ -45,6 +46,16 @@ def spendings(draw):
     )
 
 
+learned = st.builds(
+    Learned,
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+    moments,
+    day=st.integers(0, 99),
+    drivers=st.dictionaries(st.sampled_from(["volume_spike", "other"]), st.floats(0, 1)),
+    leads=st.lists(moments, max_size=3).map(tuple),
+)
 standings = st.builds(
     Standing,
     moments,
@@ -63,6 +74,7 @@ standings = st.builds(
     st.sampled_from(["", "streak", "share", "probe"]),
     st.floats(0.1, 1.0),
     moments,
+    learned,
     st.lists(st.tuples(moments, st.sampled_from(["HEALTHY", "FLAGGED"])), max_size=3).map(tuple),
 )
 contacts = st.builds(

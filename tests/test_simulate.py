@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections import Counter, deque
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
@@ -621,6 +622,22 @@ def test_a_picture_as_svg_needs_nothing_else(drawn):
     assert text.rstrip().endswith("</svg>")
     for outside in ('href="http', "src=", "@import", "<metadata"):
         assert outside not in text
+
+
+def _grey(colour: str) -> float:
+    """How bright a colour is in black and white, from 0 to 1."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+
+
+def test_a_picture_is_readable_without_colours():
+    """Curves and bands that may be mistaken for each other differ in brightness by a sixth, and in hatching or stroke."""
+    bands = sorted(_grey(colour) for _, colour, _ in picture._BANDS)
+    assert all(other - one > 1 / 6 for one, other in pairwise(bands))
+    assert len({hatch for _, _, hatch in picture._BANDS}) == len(picture._BANDS)
+    solid = [_grey(picture._OPENED["color"]), _grey(picture._BUDGET["color"])]
+    assert solid[1] - solid[0] > 1 / 6
+    assert "linestyle" in picture._LIMIT
 
 
 def test_a_picture_of_nothing_is_drawn_too(tmp_path):

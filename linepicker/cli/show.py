@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import attrs
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -140,6 +141,7 @@ def line_json(view: LineView) -> dict[str, Any]:
         "reasons": list(view.reasons),
         "outcomes": dict(view.outcomes),
         "as_of": view.as_of,
+        "terms": [attrs.asdict(term) for term in view.terms],
     }
 
 

@@ -90,6 +90,8 @@ def _tell_line(
         return
     now = time.time()
     show.line(view, now)
+    for term in view.terms:
+        show.say(f"{term.name} {term.value:.4g} {term.unit}: {term.reason}.", indent=2)
     show.say(_sentence(view, now))
     show.say(_people(view, known, settings))
     mend = _mend(view.standing, view.line.number)

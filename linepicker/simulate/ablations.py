@@ -44,6 +44,13 @@ def _worded(value: object) -> str:
 
 ABLATIONS: Final = (
     Ablation("learning", {"learn": {"enabled": False}}),
+    Ablation("learned budgets", {"learn": {"budgets": False}}),
+    Ablation("what others fell at", {"learn": {"fleet": False}}),
+    Ablation("waiting for the verdict on a raise", {"learn": {"hold": 0, "lag": 0}}),
+    Ablation("slow growth near the ceiling", {"learn": {"near": 1.0, "relax": 1.0}}),
+    Ablation("smoothing of jumps", {"learn": {"jump": "off"}}),
+    Ablation("the pool's own day", {"learn": {"profile": False}}),
+    Ablation("nearness to AT_RISK", {"learn": {"nearness": False}}),
     Ablation("spread over the day", {"pace": {"spread": "off"}}),
     Ablation("gaps between conversations", {"pace": {"new_gap": 0}}),
     Ablation("the hour's limit", {"limits": {"new_per_hour": "off"}}),

@@ -1,12 +1,13 @@
 """A run as a picture: each line over time, its reputation behind it, what it opened against its learned and its hidden limit.
 
-Readable without colours: reputations differ by hatching, curves by dashes and markers. Needs matplotlib (extra `sim`), and
-nothing else of the library does.
+Readable without colours: reputations differ by hatching and get darker as they get worse, curves by weight, dashes and markers,
+each with a white edge. Needs matplotlib (extra `sim`), and nothing else of the library does.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,21 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = ["MissingExtra", "save", "svg"]
 
-# The palette of Okabe and Ito, which the colour-blind can tell apart; light to dark as things get worse.
+# After the palette of Okabe and Ito, which the colour-blind can tell apart; no two of a kind are as bright as each other.
 _BANDS: Final = (
-    ("AT_RISK", "#f0e442", "///"),
+    ("AT_RISK", "#f9f2a8", "//"),
     ("CRITICAL", "#e69f00", "xxx"),
-    ("FLAGGED", "#aaaaaa", "ooo"),
+    ("FLAGGED", "#6e6e6e", "oo"),
 )
 _OPENED: Final[dict[str, Any]] = {
-    "color": "#0072b2",
-    "linewidth": 1.1,
+    "color": "#003f7f",
+    "linewidth": 1.2,
     "marker": "o",
-    "markersize": 2.2,
+    "markersize": 2.4,
     "markevery": 4,
 }
-_LIMIT: Final[dict[str, Any]] = {"color": "#000000", "linewidth": 1.0, "linestyle": (0, (4, 2))}
-_BUDGET: Final[dict[str, Any]] = {"color": "#d55e00", "linewidth": 1.8, "drawstyle": "steps-post"}
+_LIMIT: Final[dict[str, Any]] = {"color": "#000000", "linewidth": 1.2, "linestyle": (0, (4, 2))}
+_BUDGET: Final[dict[str, Any]] = {"color": "#d98bb5", "linewidth": 3.2, "drawstyle": "steps-post"}
+_EDGE: Final = 1.0
+"""Points of white on either side of a curve, which set it off from hatching and from other curves."""
 _METADATA: Final = re.compile(r"\s*<metadata>.*</metadata>", re.DOTALL)
 _STEP: Final = 0.25  # days between samples
 
@@ -108,27 +111,46 @@ def _line(ax: Axes, samples: Sequence[Sample]) -> None:
     for level, (_, colour, hatch) in enumerate(_BANDS):
         for begin, end in _spans(days, [each == level for each in worst]):
             ax.axvspan(
-                begin, end, facecolor=colour, edgecolor="#333333", hatch=hatch, lw=0, zorder=0
+                begin, end, facecolor=colour, edgecolor="#444444", hatch=hatch, lw=0, zorder=0
             )
-    ax.plot(days, [each.limit for each in samples], zorder=3, **_LIMIT)
-    if any(each.budget is not None for each in samples):
-        budgets = [each.budget if each.budget is not None else float("nan") for each in samples]
-        ax.plot(days, budgets, zorder=4, **_BUDGET)
-    ax.plot(days, [each.opened for each in samples], zorder=5, **_OPENED)
-    _plain(ax)
+    budgets = [each.budget if each.budget is not None else math.nan for each in samples]
+    limits, opened = [each.limit for each in samples], [each.opened for each in samples]
+    _curves(ax, days, budgets, limits, opened)
 
 
 def _fleet(ax: Axes, samples: Sequence[Sample]) -> None:
     moments: dict[float, list[Sample]] = {}
     for each in samples:
         moments.setdefault(_day(each), []).append(each)
-    days = list(moments)
-    ax.plot(days, [sum(each.limit for each in some) for some in moments.values()], **_LIMIT)
-    if any(each.budget is not None for each in samples):
-        totals = [sum(each.budget or 0 for each in some) for some in moments.values()]
-        ax.plot(days, totals, **_BUDGET)
-    ax.plot(days, [sum(each.opened for each in some) for some in moments.values()], **_OPENED)
+    known = any(each.budget is not None for each in samples)
+    budgets, limits, opened = list[float](), list[float](), list[float]()
+    for some in moments.values():
+        budgets.append(sum(each.budget or 0 for each in some) if known else math.nan)
+        limits.append(sum(each.limit for each in some))
+        opened.append(sum(each.opened for each in some))
+    _curves(ax, list(moments), budgets, limits, opened)
+
+
+def _curves(
+    ax: Axes,
+    days: Sequence[float],
+    budgets: Sequence[float],
+    limits: Sequence[float],
+    opened: Sequence[float],
+) -> None:
+    """A budget, wide and light, behind the hidden limit and what was opened."""
+    if not all(map(math.isnan, budgets)):
+        ax.plot(days, budgets, zorder=3, **_edged(_BUDGET))
+    ax.plot(days, limits, zorder=4, **_edged(_LIMIT))
+    ax.plot(days, opened, zorder=5, **_edged(_OPENED))
     _plain(ax)
+
+
+def _edged(style: Mapping[str, Any]) -> dict[str, Any]:
+    from matplotlib.patheffects import Normal, Stroke
+
+    edge = Stroke(linewidth=style["linewidth"] + 2 * _EDGE, foreground="#ffffff")
+    return {**style, "path_effects": [edge, Normal()]}
 
 
 def _plain(ax: Axes) -> None:
@@ -161,7 +183,7 @@ def _legend() -> list[Any]:
         Line2D([], [], label="its hidden limit", **_LIMIT),
     ]
     bands = [
-        Patch(facecolor=colour, edgecolor="#333333", hatch=hatch, label=name)
+        Patch(facecolor=colour, edgecolor="#444444", hatch=hatch, label=name)
         for name, colour, hatch in _BANDS
     ]
     return [each for pair in zip(curves, bands, strict=True) for each in pair]

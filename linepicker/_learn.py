@@ -1,0 +1,231 @@
+"""How many new conversations a day a line may bear, learned from what it bore. Pure.
+
+Additive increase, multiplicative decrease, with memory: a budget begins at the policy's limit, is cut once each time the line
+gets worse, and grows by small steps while the line is HEALTHY and its budget is really used. The load that came before a fall
+is remembered as a ceiling, near which growth slows down, and which rises slowly. Another fall to AT_RISK about there moves the
+ceiling half way only, and is cut for half as much: what a line bears differs from day to day, and some alarms are false. A
+budget is raised once per `learn.hold`, so that the verdict on the last raise can have arrived. A line without a fall of its own
+is bounded by what others fell at, unless it has carried more.
+
+A fall is written with the observation that shows it; growth, and whatever holds for one sending day, with the reservation that
+opens the next one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import attrs
+
+from linepicker._learned import Learned
+from linepicker._nearness import scored
+from linepicker._record import Spending, Standing
+from linepicker._windows import DAY, load, normal, opened_in_week
+from linepicker.policy import Limits, Policy
+
+NEVER: Final = math.inf
+POOR: Final = 0.5
+"""From where on the share of unanswered conversations stops growth."""
+FAR: Final = 1.25
+"""How many times the remembered ceiling a load may be and still tell something of the same ceiling."""
+LEAST: Final = 0.97
+"""The share of a budget that a fall leaves at most."""
+SLOWLY: Final = 0.02
+"""The share of its ceiling by which a budget that is near it grows."""
+CROWDED: Final = 0.7
+"""The most of a day that 6 h may take, however crowded the pool's days are."""
+LONGEST: Final = 366.0
+"""The days that a ceiling rises for at most while its line is not used."""
+UNIT: Final = 1024
+"""Evidence is added up in whole parts of a doubling, so that the sum does not depend on the order."""
+
+
+class Evidence:
+    """What a fleet's lines fell at: how many it has, how many have a ceiling, and the mean of these ceilings."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, int | None] = {}
+        self._fell = self._sum = 0
+
+    def hear(self, number: str, standing: Standing) -> None:
+        """Take in a line's standing, instead of the one heard before."""
+        was, ceiling = self._heard.get(number), standing.learned.ceiling
+        now = round(UNIT * math.log2(ceiling)) if ceiling > 0 else None
+        self._heard[number] = now
+        self._fell += (now is not None) - (was is not None)
+        self._sum += (now or 0) - (was or 0)
+
+    def expected(self, cap: float) -> float:
+        """What a line may be expected to bear: the geometric mean of the ceilings, the lines without one standing for *cap*.
+        Infinite where none has one."""
+        if not self._fell:
+            return NEVER
+        lines = len(self._heard)
+        return float(2.0 ** ((self._sum / UNIT + (lines - self._fell) * math.log2(cap)) / lines))
+
+
+def shares(standing: Standing, policy: Policy) -> float | None:
+    """The share of the day's budget that any 6 h may take; None: no limit."""
+    flat, learn = policy.pace.spread, policy.learn
+    if flat is None or not (learn.enabled and learn.profile):
+        return flat
+    return max(flat, standing.learned.spread)
+
+
+def level(standing: Standing, span: float) -> int:
+    """How bad a line is taken to be: 0 good, 1 AT_RISK, 2 CRITICAL or FLAGGED."""
+    return max(standing.reputation.level(span), 2 * (standing.status.level(span) > 0))
+
+
+def allowed(standing: Standing, policy: Policy) -> float:
+    """What the line may bear in a day by what was learned; infinite where that is nothing."""
+    learned, learn = standing.learned, policy.learn
+    if not (learn.enabled and learn.budgets):
+        return NEVER
+    return min(learned.budget or NEVER, learned.today or NEVER)
+
+
+def judged(
+    before: Standing,
+    after: Standing,
+    spending: Spending,
+    limits: Limits,
+    policy: Policy,
+    at: float,
+    now: float,
+) -> Standing:
+    """The standing *after* an observation; if it shows that the line got worse at *at*, with the budget cut, and with what was
+    foretold of it scored."""
+    learn, learned = policy.learn, after.learned
+    if not learn.enabled:
+        return after
+    span = (policy.recovery.confirmations - 1) * policy.health.ttl
+    was, now_is = level(before, span), level(after, span)
+    if now_is <= was:
+        return after
+    if learn.nearness:
+        learned = scored(learned, min(at, now))
+    if learn.budgets:
+        learned = _cut(learned, spending, limits, policy, now_is, min(at, now), now)
+    return after if learned is after.learned else attrs.evolve(after, learned=learned)
+
+
+def _cut(
+    learned: Learned,
+    spending: Spending,
+    limits: Limits,
+    policy: Policy,
+    bad: int,
+    at: float,
+    now: float,
+) -> Learned:
+    learn = policy.learn
+    cap = limits.new_per_day or NEVER
+    bore = load(spending, at - learn.lag, now)
+    floor = min(float(learn.floor), cap)
+    budget = min(learned.budget or NEVER, learned.today or NEVER, cap)
+    share = learn.cut_at_risk if bad == 1 else learn.cut_critical
+    ceiling = bore
+    if bad == 1 and 0.0 < bore <= FAR * learned.ceiling:
+        share, ceiling = (1.0 + share) / 2.0, math.sqrt(bore * learned.ceiling)
+    ceiling = max(floor, min(ceiling, cap))
+    least = bore if budget == NEVER else min(LEAST * budget, math.floor(budget) - 0.5)
+    return attrs.evolve(
+        learned,
+        budget=max(floor, min(least, share * ceiling)),
+        today=0.0,
+        ceiling=ceiling,
+        relaxed_at=now,
+        proven=min(learned.proven, share * ceiling),
+        carried=0.0,
+        changed_at=now,
+        cut_at=now,
+        bounded="",
+    )
+
+
+def opened(
+    standing: Standing,
+    spending: Spending,
+    limits: Limits,
+    policy: Policy,
+    number: int,
+    evidence: Evidence,
+    now: float,
+    busiest: float = 0.0,
+) -> Standing:
+    """The standing with which the sending day of that *number* begins at *now*: the same object where nothing was learned.
+    *busiest*: the share of a day that the pool opens in its busiest 6 h, 0 where that is not known."""
+    learn, was = policy.learn, standing.learned
+    if not (learn.enabled and learn.budgets) or number <= was.day:
+        return standing
+    cap = limits.new_per_day or NEVER
+    ended = min(now, spending.day_start + DAY)
+    carried = load(spending, ended, now) if spending.day else 0.0
+    since = _healthy_since(standing, policy)
+    ceiling = was.ceiling
+    if ceiling:
+        days = min(max(0.0, now - was.relaxed_at) / DAY, LONGEST)
+        ceiling = min(cap, ceiling * (1.0 + learn.relax) ** days)
+    learned = attrs.evolve(
+        was,
+        ceiling=ceiling,
+        relaxed_at=now if ceiling else 0.0,
+        carried=0.0,
+        today=0.0,
+        bounded="",
+        day=number,
+    )
+    if since <= spending.day_start:
+        proven = max(was.proven, min(carried, was.carried))
+        learned = attrs.evolve(learned, carried=carried, proven=proven)
+    if was.budget and now - since >= learn.hold:
+        room = min(was.budget, was.today or NEVER)
+        if carried >= learn.used * room and not is_poor(was):
+            budget = min(cap, was.budget + _step(was.budget, ceiling, cap, policy))
+            learned = attrs.evolve(learned, budget=budget, changed_at=now)
+    most = min(learned.budget or NEVER, cap)
+    today, bounded = _smooth(spending, policy, now), "jump"
+    if learn.fleet and not ceiling and cap < NEVER:
+        others = max(evidence.expected(cap), 1.25 * learned.proven)
+        today, bounded = min((today, bounded), (others, "fleet"))
+    if today < most:
+        today = max(min(float(learn.floor), most), today)
+        learned = attrs.evolve(learned, today=today, bounded=bounded)
+    spread = min(busiest, CROWDED) if learn.profile else 0.0
+    learned = attrs.evolve(learned, spread=spread if spread > (policy.pace.spread or 1.0) else 0.0)
+    if attrs.evolve(learned, day=was.day) == was:
+        return standing
+    return attrs.evolve(standing, learned=learned)
+
+
+def _healthy_since(standing: Standing, policy: Policy) -> float:
+    """Since when the line has been HEALTHY with the budget it has; infinite where it is not."""
+    span = (policy.recovery.confirmations - 1) * policy.health.ttl
+    if level(standing, span) or standing.reputation.recovering(span):
+        return NEVER
+    good = (standing.reputation.good_since(), standing.status.good_since())
+    return max(*good, standing.learned.changed_at)
+
+
+def is_poor(learned: Learned) -> bool:
+    """Whether too few people answer for the line to be given more."""
+    return learned.drivers.get("overall_conversation_health", 0.0) >= POOR
+
+
+def _step(budget: float, ceiling: float, cap: float, policy: Policy) -> float:
+    """By how much a budget is raised."""
+    learn = policy.learn
+    step = max(1.0, learn.growth * (cap if cap < NEVER else budget))
+    if ceiling and budget + step > learn.near * ceiling:
+        return max(learn.near * ceiling - budget, SLOWLY * ceiling)
+    return step
+
+
+def _smooth(spending: Spending, policy: Policy, now: float) -> float:
+    """At most so many times the line's own normal, once it has one."""
+    learn = policy.learn
+    if learn.jump is None or opened_in_week(spending, now) < learn.reply_sample:
+        return NEVER
+    return learn.jump * normal(spending, now)
