@@ -67,6 +67,10 @@ POLICIES: tuple[dict[str, Any], ...] = (
         "limits": {"new_per_day": 12, "new_per_hour": 6},
     },
     {"priority": {"urgent_share": 0.3}, "limits": {"new_per_day": 12, "messages_per_day": 30}},
+    {
+        "learn": {"floor": 2, "hold": 0, "lag": 0, "jump": 1.5, "reply_sample": 2, "warn": 0.6},
+        "limits": {"new_per_day": 12, "new_per_hour": 6},
+    },
 )
 
 
@@ -225,6 +229,7 @@ class History:
                     {"inbound": True, "line": rng.choice(numbers)},
                     {"override_optout": True},
                     {"priority": "urgent"},
+                    {"text": f"Hello, this is offer {self.count} of ours"},
                     {"chat_health": rng.choice(("HEALTHY", "AT_RISK", "CRITICAL", "OPTED_OUT"))},
                     {"key": f"k{rng.randrange(self.count + 1)}"},
                 )
