@@ -13,8 +13,9 @@ import attrs
 
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
+from linepicker._arguments import check_key, check_max_wait
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import Begun, Desk, check_key, check_max_wait
+from linepicker._desk import Begun, Desk
 from linepicker._hosttime import AsyncClock, HostTime, new_id, on_host_time
 from linepicker._logbook import Logbook
 from linepicker._move import move
@@ -25,13 +26,7 @@ from linepicker._settle import undo
 from linepicker._shadow import ShadowCounts
 from linepicker._source import afetch
 from linepicker.errors import AlreadySent, SourceError, StoreError
-from linepicker.model import (
-    Assignment,
-    Decision,
-    LineView,
-    Report,
-    StandingChanged,
-)
+from linepicker.model import Assignment, Decision, LineView, Report, StandingChanged
 from linepicker.plans import Capacity, Plan
 from linepicker.policy import Policy
 from linepicker.stores import Answer, AsyncStore, Handle

@@ -14,8 +14,9 @@ import attrs
 
 from linepicker import _asks as asks
 from linepicker import _upkeep as upkeep
+from linepicker._arguments import check_key, check_max_wait
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
-from linepicker._desk import Desk, check_key, check_max_wait
+from linepicker._desk import Desk
 from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
 from linepicker._logbook import Logbook
 from linepicker._move import move
@@ -26,13 +27,7 @@ from linepicker._shadow import ShadowCounts
 from linepicker._source import fetch
 from linepicker._straight import Draft, taken, told_first
 from linepicker.errors import AlreadySent, SourceError, StoreError
-from linepicker.model import (
-    Assignment,
-    Decision,
-    LineView,
-    Report,
-    StandingChanged,
-)
+from linepicker.model import Assignment, Decision, LineView, Report, StandingChanged
 from linepicker.plans import Capacity, Plan
 from linepicker.policy import Policy
 from linepicker.stores import Answer, Handle, Store

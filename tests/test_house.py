@@ -39,6 +39,7 @@ CORE = {
 }
 FLOW = "the flow"
 ROUTER = {
+    "_arguments",
     "_desk",
     "_hosttime",
     "_logbook",

@@ -216,9 +216,11 @@ def test_both_ways_leave_the_same_records(fleet, polled, policy, steps):
 
 
 def test_the_usual_goes_straight():
-    """A new recipient and a known one take no flow, nor do they where a rule in shadow mode has something to say."""
+    """Once a line's day has begun, a new recipient and a known one take no flow, nor do they where a rule in shadow mode has
+    something to say."""
     side = Side([Line(NUMBERS[0])], None, straight=True)
-    side.router.lines()
+    side.router.reserve(PEOPLE[1]).settle("SENT")
+    assert side.went == 0
     for _ in range(5):
         side.router.reserve(PEOPLE[0]).settle("SENT")
         side.clock.advance(61.0)
