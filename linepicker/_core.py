@@ -40,13 +40,12 @@ from linepicker._line import (
 from linepicker._priority import NOTE, urgent_message, urgent_rank
 from linepicker._quiet import in_words, quiet_until
 from linepicker._ranking import Trie
-from linepicker._record import Standing
 from linepicker.model import Candidate, Kind
 
 
 @attrs.define
 class Grant:
-    """A line and a moment, not yet charged. `opened`: the standing its sending day begins with, if that must be written."""
+    """A line and a moment, not yet charged."""
 
     number: str
     kind: Kind
@@ -58,7 +57,6 @@ class Grant:
     homeward: bool = False
     shadowed: bool = False
     urgent: bool = False
-    opened: Standing | None = None
 
 
 @attrs.define

@@ -27,7 +27,7 @@ from linepicker._charge import charge
 from linepicker._contact import PAIR_KEPT, Contact, first_contact
 from linepicker._conversation import look, said
 from linepicker._core import Grant, Refusal, decide
-from linepicker._days import began, begins
+from linepicker._days import begins
 from linepicker._decode import decode
 from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
@@ -93,7 +93,7 @@ def reserve(
                 return (yield from _resumed(fleet, request, earlier, now))
             choice = decide(request, who, fleet, now)
         drafted, draft = draft or _draft(fleet, request, who, choice, now, made_id), None
-        made, _, _, written, seen = drafted
+        made, _, _, written, seen, _ = drafted
         if ticket.key is not None:
             made.key = key
             written.append(_keyed(made, ticket.key, ticket.version, now))
@@ -109,7 +109,6 @@ def reserve(
             raise
         if answer.applied:
             taken(fleet, drafted, answer)
-            began(fleet, choice, answer)
             if made.notes and made.notes[-1][0] == "despite":
                 yield Say(f"{{to}} is written to despite: {made.notes[-1][1]}", 20, "despite", who)
             return made
@@ -198,17 +197,10 @@ def _draft(
     made.inbound = request.inbound
     if grant.moved_from is not None and not grant.homeward:
         made.continuation = fleet.policy.stickiness.continuation or None
-    standing_stays = (
-        state.same if spending.day == state.spending.day else begins(fleet, state, grant, now)
-    )
     seen = NOTHING if grant.kind == "known" else fleet.seen()
-    return (
-        made,
-        spending,
-        contact,
-        writes(fleet, state, who, spending, contact, standing_stays),
-        seen,
-    )
+    opened = begins(fleet, state, spending, now)
+    written = writes(fleet, state, who, spending, contact, opened)
+    return made, spending, contact, written, seen, opened
 
 
 def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[Made]:

@@ -13,11 +13,12 @@ from linepicker._asks import (
 from linepicker._candidates import Request
 from linepicker._charge import charge
 from linepicker._core import Refusal, decide_move
-from linepicker._days import began, begins
+from linepicker._days import begins
 from linepicker._polls import ready
 from linepicker._record import EPOCH
 from linepicker._refusals import decision_of, refused
 from linepicker._seen import NOTHING
+from linepicker._straight import with_standing
 from linepicker._update import absorb, busy
 from linepicker.errors import (
     StoreError,
@@ -45,10 +46,11 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
         ident = ident_of(made_id)
         spending = charge(state, choice, fleet.policy, now, ident, request.max_delay, message=False)
         after = contact.moved(choice.number, now, opened=0, made=0)
+        opened = begins(fleet, state, spending, now)
         writes = [
             Write(state.spending_key, state.spending_version, spending.encode()),
             Write(who.contact_key, contact_version, after.encode()),
-            state.same if spending.day == state.spending.day else begins(fleet, state, choice, now),
+            state.same if opened is None else with_standing(state, opened),
             fleet.same,
         ]
         try:
@@ -64,7 +66,8 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
             raise
         if answer.applied:
             fleet.spent(choice.number, answer.records[state.spending_key].version, spending)
-            began(fleet, choice, answer)
+            if opened is not None:
+                fleet.stands(choice.number, answer.records[state.standing_key].version, opened)
             who.met(answer.records[who.contact_key].version, after)
             if fleet.onlooker is not None:
                 fleet.onlooker.moved(who, request.line, now)

@@ -73,6 +73,7 @@ def twin_of(
         held[line.number] = Held(Standing(first_seen=now), 0, Spending(), 0)
     twin.install(lines, held, now)
     twin.slow, twin.stale, twin.terse = fleet.slow, fleet.stale, True
+    twin.profile = fleet.profile
     return twin
 
 
@@ -82,10 +83,9 @@ def put(twin: Fleet, grant: Grant, at: float, ident: int, max_delay: float = 0.0
     assert state is not None
     spending = charge(state, grant, twin.policy, at, ident, max_delay)
     spending.probe = 0
-    if spending.day != state.spending.day:
-        begins(twin, state, grant, at)
-    if grant.opened is not None:
-        twin.stands(grant.number, state.standing_version, grant.opened)
+    opened = begins(twin, state, spending, at)
+    if opened is not None:
+        twin.stands(grant.number, state.standing_version, opened)
     twin.spent(grant.number, state.spending_version, spending, mine=True)
 
 

@@ -15,16 +15,18 @@ from linepicker._candidates import Request
 from linepicker._charge import leave, open_one, reach_to
 from linepicker._contact import PAIR_KEPT, Contact, first_contact
 from linepicker._conversation import Note, look
+from linepicker._days import begins
 from linepicker._line import LineState, budget_of, catch_up, message_slot
-from linepicker._record import Spending
+from linepicker._record import Spending, Standing
 from linepicker._seen import NOTHING
 from linepicker.fleet import Fleet
 from linepicker.stores import Answer, Write
 
 T = TypeVar("T")
 
-Draft: TypeAlias = tuple[Made, Spending, Contact, list[Write], Mapping[str, int]]
-"""A reservation not yet written: the records with it on them, what to write if nothing has moved, and the versions to show."""
+Draft: TypeAlias = tuple[Made, Spending, Contact, list[Write], Mapping[str, int], Standing | None]
+"""A reservation not yet written: the records with it on them, what to write if nothing has moved, the versions to show, and the
+standing with which the line's sending day begins, where that is another one."""
 
 _tuple: Final = tuple.__new__
 """Makes a named tuple of values that are known to be right, at a third of the cost."""
@@ -79,7 +81,8 @@ def _known(
         reach_to(spending, send_at, now, request.max_delay)
     keep = PAIR_KEPT if pair is None or pair < PAIR_KEPT else pair
     contact = contact.messaged(send_at, now, ident, keep)
-    return made, spending, contact, writes(fleet, state, who, spending, contact), NOTHING
+    written = writes(fleet, state, who, spending, contact, None)
+    return made, spending, contact, written, NOTHING, None
 
 
 def _new(fleet: Fleet, who: Who, request: Request, now: float, made_id: str) -> Draft | None:
@@ -102,12 +105,12 @@ def _new(fleet: Fleet, who: Who, request: Request, now: float, made_id: str) -> 
     made = Made(made_id, who, number, "new", now, send_at, state.line, ranks)
     spending = state.spending.copy()
     open_one(spending, state, budget, policy, now, send_at, ident, moved=False)
-    if spending.day != state.spending.day:
-        return None  # a sending day begins: what the last one taught is taken in
     leave(spending, budget, policy, now, send_at, opened=True, shadow=False)
     reach_to(spending, send_at, now, request.max_delay)
     contact = first_contact(number, now, send_at, ident)
-    return made, spending, contact, writes(fleet, state, who, spending, contact), fleet.seen()
+    opened = begins(fleet, state, spending, now)
+    written = writes(fleet, state, who, spending, contact, opened)
+    return made, spending, contact, written, fleet.seen(), opened
 
 
 def writes(
@@ -116,15 +119,15 @@ def writes(
     who: Who,
     spending: Spending,
     contact: Contact,
-    standing: Write | None = None,
+    opened: Standing | None,
 ) -> list[Write]:
-    """What a reservation writes: the line's spending and the recipient, if neither has moved, nor the line's standing (or what
-    becomes of that), nor whether they want messages; and if it is this store still."""
+    """What a reservation writes: the line's spending and the recipient, if neither has moved, nor the line's standing, nor
+    whether they want messages; and if it is this store still. *opened*: the standing with which a sending day begins."""
     packed: Any = spending if fleet.packs else spending.encode()
     found = [
         _tuple(Write, (state.spending_key, state.spending_version, packed, None)),
         _tuple(Write, (who.contact_key, who.contact_version, contact.encode(), None)),
-        standing or state.same,
+        state.same if opened is None else with_standing(state, opened),
         fleet.same,
     ]
     if who.same is not None:
@@ -132,12 +135,19 @@ def writes(
     return found
 
 
+def with_standing(state: LineState, opened: Standing) -> Write:
+    """Write a line's standing, if it has not moved."""
+    return Write(state.standing_key, state.standing_version, opened.encode())
+
+
 def taken(fleet: Fleet, draft: Draft, answer: Answer) -> Made:
     """Take in that a reservation was written."""
-    made, spending, contact, written, _ = draft
+    made, spending, contact, written, _, opened = draft
     records, who = answer.records, made.who
     fleet.out_since = None
     fleet.spent(made.number, records[written[0].key].version, spending, mine=True)
+    if opened is not None:
+        fleet.stands(made.number, records[written[2].key].version, opened)
     who.met(records[who.contact_key].version, contact)
     return made
 

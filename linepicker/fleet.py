@@ -95,6 +95,8 @@ class Fleet:
         self._ranking = self._empty_ranking()
         self._now = -float("inf")
         self.evidence = Evidence()
+        self.profile = -1, 0.0
+        """A part of a day, and the share that the busiest 6 h take of a day, as it was in that part."""
 
     def opened(self, epoch: str, version: int) -> None:
         """Which store this is."""
