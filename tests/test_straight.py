@@ -3,6 +3,7 @@
 import random
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ from linepicker.stores.memory import MemoryStore
 from linepicker.testing import ManualClock
 
 NOON = 1_800_000_000.0
-NUMBERS = [f"+1202555010{n}" for n in range(4)]
+NUMBERS = ["+12025550100", "+13125550101", "+12025550102", "+13125550103"]
 PEOPLE = [
     "+12025550190",
     "+13125550191",
@@ -213,6 +214,115 @@ def test_both_ways_leave_the_same_records(fleet, polled, policy, steps):
     for step in steps:
         assert one.do(step) == two.do(step)
         assert one.stored() == two.stored()
+
+
+ONE, TWO = NUMBERS[:2]
+ANNA = PEOPLE[0]
+
+
+def reserved(*outcomes, gap=61.0, who=ANNA):
+    """Steps that reserve again and again, *gap* seconds apart."""
+    return [step for each in outcomes for step in (("reserve", who, each), ("wait", gap, None))]
+
+
+STORIES = {
+    "the messages of a day": (1, reserved(*["SENT"] * 6)),
+    "the messages of a pair": (1, reserved(*["SENT"] * 3, gap=1.0)),
+    "a rate limit": (0, reserved("RATE_LIMITED", "SENT", "SENT", gap=50.0)),
+    "no reply, enforced": (6, reserved(*["SENT"] * 4)),
+    "no reply, in shadow": (0, reserved(*["SENT"] * 5)),
+    "no reply, and no rule": (7, reserved(*["SENT"] * 3)),
+    "a critical chat": (0, [*reserved("SENT"), ("chat", ANNA, "CRITICAL"), *reserved("SENT")]),
+    "a chat at risk": (0, [*reserved("SENT"), ("chat", ANNA, "AT_RISK"), *reserved("SENT")]),
+    "a chat at risk, soon": (
+        7,
+        [*reserved("SENT"), ("chat", ANNA, "AT_RISK"), *reserved(*["SENT"] * 3, gap=10.0)],
+    ),
+    "a chat at risk, in shadow": (
+        6,
+        [*reserved("SENT"), ("chat", ANNA, "AT_RISK"), *reserved("SENT")],
+    ),
+    "moved by an operator": (
+        0,
+        [*reserved("SENT"), ("move", ANNA, ONE), ("move", ANNA, TWO), *reserved("SENT", "SENT")],
+    ),
+    "moved, and home again": (
+        8,
+        [
+            ("assign", ANNA, ONE),
+            *reserved("SENT"),
+            ("health", ONE, Reputation.CRITICAL),
+            *reserved("SENT"),
+            ("health", ONE, Reputation.HEALTHY),
+            ("wait", 90.0, None),
+            ("health", ONE, Reputation.HEALTHY),
+            *reserved("SENT", "SENT", gap=90.0),
+        ],
+    ),
+    "a paused line": (0, [("assign", ANNA, ONE), ("pause", ONE, None), *reserved("SENT")]),
+    "a draining line": (0, [("assign", ANNA, ONE), ("drain", ONE, None), *reserved("SENT")]),
+    "a critical line": (
+        0,
+        [("assign", ANNA, ONE), ("health", ONE, Reputation.CRITICAL), *reserved("SENT")],
+    ),
+    "a line that refused": (
+        0,
+        [
+            ("assign", ANNA, ONE),
+            *reserved("LINE_REFUSED", "SENT"),
+            ("wait", 90_000.0, None),
+            *reserved("SENT", "SENT"),
+        ],
+    ),
+    "a pace that lets wait": (3, reserved(*["SENT"] * 3, gap=20.0)),
+    "a pace that lets wait too long": (3, reserved(*["SENT"] * 5, gap=0.5)),
+    "a pace, and strangers": (
+        3,
+        [step for who in PEOPLE for step in reserved("SENT", gap=10.0, who=who)],
+    ),
+    "nothing ahead any more": (
+        3,
+        [*reserved(*(["SENT"] * 3), gap=0.5), ("wait", 300.0, None), *reserved("SENT")],
+    ),
+    "a clock that stepped back": (
+        0,
+        [
+            *reserved("SENT"),
+            ("wait", 90_000.0, None),
+            *reserved("SENT"),
+            ("wait", -80_000.0, None),
+            *reserved(*["SENT"] * 2),
+        ],
+    ),
+    "an opt-out": (
+        0,
+        [
+            *reserved("SENT"),
+            ("out", ANNA, None),
+            *reserved("SENT"),
+            ("in", ANNA, None),
+            *reserved("SENT"),
+        ],
+    ),
+    "quiet hours": (9, [*reserved("SENT"), ("wait", 50_000.0, None), *reserved("SENT")]),
+    "an area code": (4, [*reserved("SENT", "SENT"), *reserved("SENT", who=PEOPLE[1])]),
+    "what is kept for urgent ones": (
+        5,
+        [*reserved(*(["SENT"] * 3)), ("urgent", ANNA, None), *reserved("SENT")],
+    ),
+    "a chat's name": (0, reserved("SENT", "SENT")),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("lines_at_most", [1, 2])
+def test_whatever_is_unusual_is_seen(story, lines_at_most):
+    """The straight way steps aside for it, or drafts what the flow would."""
+    policy, steps = STORIES[story]
+    fleet = [Line(number) for number in NUMBERS[:lines_at_most]]
+    side = Side(fleet, POLICIES[policy], straight=True)
+    for step in [("reserve", PEOPLE[4], "SENT"), *steps]:
+        side.do(step)
 
 
 def test_the_usual_goes_straight():
