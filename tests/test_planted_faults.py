@@ -83,8 +83,8 @@ FAULTS = [
     Fault(
         "a contact remembers only its last message",
         "_contact.py",
-        "times, ids = times[start:], ids[start:]\n            place = len(times)",
-        "times, ids = times[-1:], ids[-1:]\n            place = len(times)",
+        "times, ids = times[start:], self.ids[start:]",
+        "times, ids = times[-1:], self.ids[-1:]",
     ),
     Fault(
         "the trie prefers the worse",
@@ -101,14 +101,14 @@ FAULTS = [
     Fault(
         "pace is not advanced",
         "_charge.py",
-        "spending.new_mark = max(mark, send_at) + budget.new_gap",
-        "spending.new_mark = max(mark, send_at)",
+        "spending.new_mark = max(send_at, mark) + budget.new_gap",
+        "spending.new_mark = max(send_at, mark)",
     ),
     Fault(
         "a move is not charged",
         "_charge.py",
-        'if grant.kind != "known":',
-        'if grant.kind == "new":',
+        'spending, new = was.copy(), grant.kind != "known"',
+        'spending, new = was.copy(), grant.kind == "new"',
     ),
     Fault(
         "the wrong charge is given back",
