@@ -130,7 +130,7 @@ def _processes(scale: Scale, house: ExitStack, say: Callable[[str], None]) -> li
         for size in scale.processes:
             say(f"{size} processes on {name}")
             place = f"{url}.{size}" if name == "SQLite" else stores.within(url, f"crowd{size}")
-            crowd = stores.Crowd(place, size, 1000)
+            crowd = stores.Crowd(name, place, "ours", size, 1000)
             house.callback(crowd.close)
             found.append(Subject(f"{size} processes on {name}", crowd.prepare))
     return found

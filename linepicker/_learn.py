@@ -122,9 +122,11 @@ def _cut(
 ) -> Learned:
     learn = policy.learn
     cap = limits.new_per_day or NEVER
-    bore = load(spending, at - learn.lag, now)
     floor = min(float(learn.floor), cap)
     budget = min(learned.budget or NEVER, learned.today or NEVER, cap)
+    bore = load(spending, at - learn.lag, now)
+    if budget < NEVER and opened_in_week(spending, now) < learn.reply_sample:
+        bore = budget  # so few tell nothing of what the line bears
     share = learn.cut_at_risk if bad == 1 else learn.cut_critical
     ceiling = bore
     if bad == 1 and 0.0 < bore <= FAR * learned.ceiling:

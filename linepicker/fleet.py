@@ -342,11 +342,8 @@ class Fleet:
 
     def keys(self) -> list[str]:
         """The keys of all lines' records."""
-        return [
-            key
-            for state in self._states.values()
-            for key in (state.standing_key, state.spending_key)
-        ]
+        states = self._states.values()
+        return [key for each in states for key in (each.standing_key, each.spending_key)]
 
     def seen(self) -> Mapping[str, int]:
         """The versions held of the lines that rank best, at most 64; none where the store does not ask for them, and none while

@@ -1280,7 +1280,12 @@ class World:
                 name: pick(("hold", "move", "move"))
                 for name in ("on_critical", "on_flagged", "on_released")
             },
-            "learn": {"enabled": self.dice.random() < 0.1, "reply_rate": 0.0},
+            "learn": {  # what a line bears is not for a judge to say: it would have to learn it as well
+                "enabled": self.dice.random() < 0.1,
+                **dict.fromkeys(("budgets", "profile", "nearness"), False),
+                "jump": "off",
+                "reply_rate": 0.0,
+            },
             "affinity": {"area_code": pick((1, 1, 0.5))},
         }
         if self.dice.random() < 0.2:

@@ -202,6 +202,7 @@ def test_lines_as_json_is_one_document(command, router):
         "next_slot_at": None,
         "reasons": [],
         "outcomes": {"sent": 1, "opened": 1},
+        "terms": [],
         "as_of": None,
     }
     assert abs(views[TWO]["next_slot_at"] - time.time()) < 60

@@ -479,7 +479,7 @@ def test_a_store_that_was_replaced_takes_nothing(tmp_path):
     with watching(Router, f"sqlite:///{file}") as (served, _, stored):
         assert served.post(reply()).status_code == 204
         with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
-            other.execute("DELETE FROM record")
+            other.execute("DELETE FROM kept")
         assert served.post(reply(event_id="e2")).status_code == 503
         assert stored() == {}
 
