@@ -56,16 +56,22 @@ def report_line(
         # Nothing else remembers one that a list has overtaken.
         event = records.event_key(report.event_id)
 
+    moved = False
+
     def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        known = event is not None and was[event] is not None
+        nonlocal moved
+        moved, known = False, event is not None and was[event] is not None
         if known or not is_listed(fleet, number, was[key]):
             return None
         record = was[fleet.fleet_key]
         polls = record.polls if record else ()
         before = was[key] or Standing(first_seen=now)
         after = _reported(fleet, before, polls, report, now)
-        if after is None:
-            return None
+        if (
+            after is None
+        ):  # what a later release has overtaken comes again perhaps when a list has ended that one
+            return None if event is None or before.released is None else {event: b"\x01"}
+        moved = True
         limits = fleet.limits(number)
         spending = was[spending_key] or Spending()
         after = judged(before, after, spending, limits, fleet.policy, report.at, now)
@@ -76,7 +82,7 @@ def report_line(
     written: bool = yield from update(fleet, keys, change, expires=expires)
     if written:
         yield from line_news(fleet, number, now)
-    return written
+    return written and moved
 
 
 def is_listed(fleet: Fleet, number: str, standing: Standing | None) -> bool:

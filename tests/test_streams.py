@@ -987,6 +987,18 @@ def test_a_released_line_is_out_until_a_later_list_has_it(scene):
     assert scene.unmoved(LineReleased(NUMBERS[0], at=scene.now - 301, event_id="e2"))
 
 
+def test_a_release_that_a_later_one_had_overtaken_is_known_when_it_comes_again(scene):
+    """It changed nothing the first time; a list that ends the later one does not make it news."""
+    scene.wait(100)
+    first = LineReleased(NUMBERS[0], at=scene.now - 2, event_id="e1")
+    assert scene.door.tell(LineReleased(NUMBERS[0], at=scene.now, event_id="e2"))
+    assert not scene.door.tell(first)
+    scene.wait(1)
+    scene.poll()
+    assert scene.standing == "ok"
+    assert scene.unmoved(first)
+
+
 def test_an_assigned_line_is_not_believed_before_a_list_has_it(scene):
     """The event alone changes no record."""
     before = scene.world.records()

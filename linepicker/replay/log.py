@@ -29,6 +29,7 @@ from linepicker.policy import Policy
 
 __all__ = ["Decided", "Entry", "LogError", "Session", "read", "withdrawn"]
 
+_LATEST: Final = 1e11  # the year 5138
 _BROKEN: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
 
@@ -89,6 +90,8 @@ class Session:
         if policy is None:
             raise ValueError("no policy was told before")
         fleet, at = self.fleet, float(value["at"])
+        if not 0.0 <= at < _LATEST:
+            raise ValueError(f"at must be epoch seconds, got {at!r}")
         if "polled" in value:
             fleet.polled_at = value["polled"]
         self._lines(value.get("lines", {}), value.get("gone", ()), value.get("records", {}))
