@@ -7,6 +7,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import attrs
@@ -33,6 +34,7 @@ _RUN_AT_MOST: Final = 255
 
 _HEAD: Final = struct.Struct("<BIIdddBI")
 _SIZES: Final = struct.Struct("<BI")
+_NONE: Final[Mapping[str, Any]] = {}
 
 
 def _no_times() -> array[float]:
@@ -95,6 +97,8 @@ class Contact:
         return head + swapped(times) + swapped(ids) + packed
 
     def _pack(self) -> bytes:
+        if not (self.history or self.chats or self.views or self.home or self.rest or self.tail):
+            return _sized(self.number)
         number, seldom = self.number.encode(), b""
         if self.history or self.chats or self.views or self.home or self.rest:
             known = {
@@ -253,10 +257,17 @@ class Contact:
         return max(self.times[-1] if self.times else 0.0, self.replied_at)
 
 
+@lru_cache(maxsize=1024)
+def _sized(number: str) -> bytes:
+    """The end of the record of most recipients of a line: its number, and nothing that seldom changes."""
+    packed = number.encode()
+    return _SIZES.pack(len(packed), 0) + packed
+
+
 def first_contact(number: str, now: float, send_at: float, ident: int) -> Contact:
     """A recipient's record with the reservation that gave them a line."""
-    times, ids = array("d", (send_at,)), array("I", (ident,))
-    return Contact(number, now, (), {}, ident, 1, 0.0, times, ids, 1)
+    times, ids, none = array("d", (send_at,)), array("I", (ident,)), _NONE
+    return Contact(number, now, (), none, ident, 1, 0.0, times, ids, 1, 0.0, none, "", none)
 
 
 _BADNESS: Final = {"": -1, "HEALTHY": 0, "AT_RISK": 1, "CRITICAL": 2, "OPTED_OUT": 3}

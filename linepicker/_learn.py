@@ -163,42 +163,49 @@ def opened(
     if not (learn.enabled and learn.budgets) or number <= was.day:
         return standing
     cap = limits.new_per_day or NEVER
-    ended = min(now, spending.day_start + DAY)
-    carried = load(spending, ended, now) if spending.day else 0.0
-    since = _healthy_since(standing, policy)
-    ceiling = was.ceiling
+    ceiling, budget, changed_at = was.ceiling, was.budget, was.changed_at
     if ceiling:
         days = min(max(0.0, now - was.relaxed_at) / DAY, LONGEST)
         ceiling = min(cap, ceiling * (1.0 + learn.relax) ** days)
-    learned = attrs.evolve(
-        was,
-        ceiling=ceiling,
-        relaxed_at=now if ceiling else 0.0,
-        carried=0.0,
-        today=0.0,
-        bounded="",
-        day=number,
-    )
-    if since <= spending.day_start:
-        proven = max(was.proven, min(carried, was.carried))
-        learned = attrs.evolve(learned, carried=carried, proven=proven)
-    if was.budget and now - since >= learn.hold:
-        room = min(was.budget, was.today or NEVER)
-        if carried >= learn.used * room and not is_poor(was):
-            budget = min(cap, was.budget + _step(was.budget, ceiling, cap, policy))
-            learned = attrs.evolve(learned, budget=budget, changed_at=now)
-    most = min(learned.budget or NEVER, cap)
-    today, bounded = _smooth(spending, policy, now), "jump"
+    carried, proven = 0.0, was.proven
+    if spending.day or budget:
+        bore = load(spending, min(now, spending.day_start + DAY), now) if spending.day else 0.0
+        since = _healthy_since(standing, policy)
+        if since <= spending.day_start:
+            carried, proven = bore, max(proven, min(bore, was.carried))
+        used = bore >= learn.used * min(budget, was.today or NEVER)
+        if budget and used and now - since >= learn.hold and not is_poor(was):
+            budget, changed_at = min(cap, budget + _step(budget, ceiling, cap, policy)), now
+    most, today, bounded = min(budget or NEVER, cap), _smooth(spending, policy, now), "jump"
     if learn.fleet and not ceiling and cap < NEVER:
-        others = max(evidence.expected(cap), 1.25 * learned.proven)
-        today, bounded = min((today, bounded), (others, "fleet"))
+        today, bounded = min(
+            (today, bounded), (max(evidence.expected(cap), 1.25 * proven), "fleet")
+        )
     if today < most:
         today = max(min(float(learn.floor), most), today)
-        learned = attrs.evolve(learned, today=today, bounded=bounded)
+    else:
+        today, bounded = 0.0, ""
+    relaxed_at = now if ceiling else 0.0
     spread = min(busiest, CROWDED) if learn.profile else 0.0
-    learned = attrs.evolve(learned, spread=spread if spread > (policy.pace.spread or 1.0) else 0.0)
-    if attrs.evolve(learned, day=was.day) == was:
+    spread = spread if spread > (policy.pace.spread or 1.0) else 0.0
+    known = was.budget, was.today, was.ceiling, was.relaxed_at, was.proven, was.carried
+    if known == (budget, today, ceiling, relaxed_at, proven, carried) and (
+        (was.changed_at, was.bounded, was.spread) == (changed_at, bounded, spread)
+    ):
         return standing
+    learned = attrs.evolve(
+        was,
+        budget=budget,
+        today=today,
+        ceiling=ceiling,
+        relaxed_at=relaxed_at,
+        proven=proven,
+        carried=carried,
+        changed_at=changed_at,
+        bounded=bounded,
+        day=number,
+        spread=spread,
+    )
     return attrs.evolve(standing, learned=learned)
 
 

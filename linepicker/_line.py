@@ -151,6 +151,24 @@ def is_clear(standing: Standing, conclusion: Conclusion) -> bool:
     return not (barred or standing.out_until or standing.probation or conclusion.failing_until)
 
 
+def take(state: LineState, spending: Spending, version: int, *, mine: bool) -> bool:
+    """Take in the spending as it was written; whether the line may rank otherwise now. *mine*: one charge more is all that
+    changed."""
+    was, budget = state.spending, state.budget
+    state.spending, state.spending_version = spending, version
+    state.on_time = state.on_time and mine
+    if spending.day != was.day or spending.day_start != was.day_start:
+        if mine and budget is not None and budget.day_number == spending.day != was.day:
+            ends = spending.day_start + DAY  # the budget was for the day that now begins
+            state.budget_until = min(state.budget_until, ends)
+        else:
+            state.budget = None
+        return True
+    if budget is None or budget.windows or budget.new_gap or budget.message_gap:
+        return True
+    return not (mine and state.clear and state.limits.messages_per_day is None)
+
+
 def healthy_since(standing: Standing, now: float, span: float) -> float | None:
     """Since when nothing at all speaks against a line; None: something does at *now*."""
     reputation, status = standing.reputation, standing.status

@@ -26,6 +26,7 @@ from linepicker._line import (
     is_clear,
     ordinary_limits,
     remembering,
+    take,
 )
 from linepicker._observations import BADNESS, UNKNOWN
 from linepicker._ranking import Ranking
@@ -372,12 +373,8 @@ class Fleet:
         state = self._states.get(number)
         if state is None or 0 < version < state.spending_version:
             return
-        if not mine:
-            state.on_time = False
-        if spending.day_start != state.spending.day_start or spending.day != state.spending.day:
-            state.budget = None
-        state.spending, state.spending_version = spending, version
-        self._dirty.add(number)
+        if take(state, spending, version, mine=mine):
+            self._dirty.add(number)
 
     def stands(self, number: str, version: int, standing: Standing) -> None:
         """A line's standing, as it was written; nothing, if a later one is held."""
