@@ -171,9 +171,21 @@ def opened_in_week(spending: Spending, now: float) -> int:
 
 
 def normal(spending: Spending, now: float) -> float:
-    """The busiest day of the week before now, in conversations."""
-    last = int(now // SPREAD)
-    return max(load(spending, (row + 1) * SPREAD, now) for row in range(last - ROWS + 4, last + 1))
+    """The busiest day of the week before now, in conversations: of all four parts of a day in a row."""
+    last, week = int(now // SPREAD), spending.week
+    oldest, most, total, start = last - ROWS + 1, 0, 0, 0
+    for i in range(0, len(week), 4):
+        row = week[i]
+        if row > last:
+            break
+        total += week[i + 2]
+        while week[start] < oldest or week[start] <= row - 4:
+            total -= week[start + 2]
+            start += 4
+            if start > i:
+                break
+        most = max(most, total)
+    return float(most)
 
 
 def busiest(spendings: Iterable[Spending], now: float, known: int) -> float:
