@@ -1,8 +1,9 @@
 """What it costs to be measured: reserve, bare and instrumented, without an OpenTelemetry SDK and with one.
 
 The SDK samples every span and hands it to a batching processor whose exporter throws it away; its metrics have a reader that is
-not asked. With SQLite (synchronous=normal) each swap is a span and a duration of its own; in memory it is neither. The policy
-has no limits, so that nothing is refused, and the lines are a hundred. Recipients are made before the timing begins.
+not asked. With SQLite (synchronous=normal) each swap is a span and a duration of its own; in memory it is neither, and a
+reservation for a known recipient is no span, as it is part of no trace here. The policy has no limits, so that nothing is
+refused, and the lines are a hundred. Recipients are made before the timing begins.
 """
 
 from __future__ import annotations

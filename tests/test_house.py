@@ -50,7 +50,7 @@ ROUTER = {
     "recording",
     "router",
 }
-DOORS = {"webhooks", "telemetry", "simulate", "replay", "web", "cli", "testing"}
+DOORS = {"_measured", "webhooks", "telemetry", "simulate", "replay", "web", "cli", "testing"}
 TIERS = [
     GROUND,
     {"_bounds", "_sections", "policy"},
@@ -89,7 +89,7 @@ HOMES = {
     "jinja2": ("web/",),
     "markupsafe": ("web/",),
     "matplotlib": ("simulate/",),
-    "opentelemetry": ("telemetry.py",),
+    "opentelemetry": ("telemetry.py", "_measured.py"),
     "phonenumbers": ("recipients.py",),
     "psycopg": ("stores/postgres.py", "stores/_postgres_database.py"),
     "pytest": ("testing/fixtures.py",),

@@ -276,6 +276,27 @@ def test_swaps_and_fetches_are_spans_within_the_reservation(seen, tmp_path):
     assert told["linepicker.swap"] == {"linepicker.applied": True}
 
 
+def test_a_known_recipient_s_reservation_in_memory_is_a_span_within_a_trace_alone(seen, clock):
+    """A reservation that asks nobody is counted, and is a span where it is part of a trace."""
+    router = watched(seen, clock)
+    names = []
+    for _ in range(3):
+        router.reserve("ann@example.com")
+        names.append([span.name for span in seen.exporter.get_finished_spans()])
+    assert names == [["linepicker.reserve"]] * 3  # the new conversation's
+    tracer = seen.telemetry.tracer
+    with tracer.start_as_current_span("request") as request:
+        router.reserve("ann@example.com")
+    mine = seen.exporter.get_finished_spans()[1]
+    assert (mine.name, mine.parent.span_id) == (
+        "linepicker.reserve",
+        request.get_span_context().span_id,
+    )
+    assert mine.attributes["linepicker.kind"] == "known"
+    counts = seen.metrics()["linepicker.decisions"]
+    assert sorted(count for _, count in counts) == [1, 3]
+
+
 def test_a_refusal_is_no_fault_of_a_span(seen, clock):
     """Its span is not an error, and says why."""
     router = watched(seen, clock)
