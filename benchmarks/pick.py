@@ -5,9 +5,9 @@ timing begins. Two policies:
 
 - *no limits*: limits and spread off, no gaps, on the host's clock.
 - *limits*: the default policy on a manual clock that steps on before each call (within the timing), so that a line gets
-  `Scale.conversations` new conversations a day, or `Scale.messages` messages: nothing is refused. A day of it has passed before
-  the first timing, so that each reservation also pays for those that leave the windows, and a line's record is as long with
-  10 lines as with 10,000.
+  `Scale.conversations` new conversations a day, or `Scale.messages` messages: nothing is refused. A day and a half of it has
+  passed before the first timing, so that each reservation also pays for those that leave the windows, a line's record is as
+  long with 10 lines as with 10,000, and the lines' sending days do not all begin within the timing.
 
 A known recipient was met before by the router that is asked. The first time, which is not measured here, costs several times
 as much: the router tries a new conversation before it learns whose they are.
@@ -216,7 +216,7 @@ def _new_within_limits(
 
         return work
 
-    prepare(n * conversations)()
+    prepare(n * conversations * 3 // 2)()
     return Subject(f"new within limits, {n:,} lines", prepare)
 
 
@@ -261,7 +261,7 @@ def _known_within_limits(
 
         return work
 
-    prepare(max(KNOWN, busy * messages))()
+    prepare(max(KNOWN, busy * messages * 3 // 2))()
     return Subject(f"known + settle within limits, {n:,} lines", prepare)
 
 
