@@ -48,6 +48,7 @@ START: Final = 1_800_000_000.0
 REFUSALS: Final = (NoLine, Held, NotNow, Blocked, StaleHealth)
 _DOCUMENTED: Final = (*REFUSALS, AlreadySent, StoreError, SourceError, SendFailed)
 _MAY_REFUSE_ARGUMENTS: Final = frozenset({"operate", "move", "assign", "inbound"})
+_OF_STORE: Final = frozenset({asks.Read, asks.Swap, asks.Scan})
 _LATER: Final = object()
 
 
@@ -264,7 +265,8 @@ class World:
                         answer = _Raised(error)
                     if answer is _LATER:
                         return
-                    if self.roll() < self.faults.store_slow:
+                    slow = self.faults.store_slow
+                    if slow and type(task.ask) in _OF_STORE and self.roll() < slow:
                         self.seen["answer that came late"] += 1
                         self._later(task, self.dice.choice((0.0, 0.0, 0.3, 5.0)), answer)
                         return

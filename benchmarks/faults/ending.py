@@ -26,12 +26,13 @@ def end_well(world: World, people: Sequence[Any], now: float) -> None:
     provider.opted_out.clear()
     provider.listed = set(provider.names)
     _finish(world)
-    for number in provider.names:
-        provider.reputation[number] = "HEALTHY"
-        world.emit(LineChanged(number, reputation="HEALTHY", status="ACTIVE", at=world.now))
-    _finish(world)
-    for _ in range(4):
+    for turn in range(7):
         world.now += 301.0
+        if turn == 2:  # a second list was needed for all lines to be there: now they are heard of
+            for number in provider.names:
+                provider.reputation[number] = "HEALTHY"
+                world.emit(LineChanged(number, reputation="HEALTHY", status="ACTIVE", at=world.now))
+                _finish(world)
         for process in world.processes:
             task = world.begin(process, "refresh")
             task.flow = refresh_now(process.desk.fleet, world.now)

@@ -252,7 +252,7 @@ class Ledger:
         before, book.spending = book.spending, after
         edge = int((self.latest - DAY) // BUCKET) + 1
         change = _counted(after, edge) - _counted(before, edge)
-        sure = max(its.get("now", 0.0), its["made"].at if "made" in its else 0.0) >= self.stepped_at
+        sure = its.get("now", 0.0) >= max(self.stepped_at, self.latest - 2 * DAY) + DAY + BUCKET
         ids, charges = set(after.ids), book.charges
         new = ids - charges.keys()
         gone = {
@@ -290,6 +290,8 @@ class Ledger:
             known = change == 1 or (old and change == 0) or not sure
             self.must(known, f"{where}: {change} messages counted")
             book.messages[key] = at
+            if made is not None:
+                self.counted.add(made.id)
             self.must(not new, f"{where}: somebody was charged")
         else:
             self.must(not change or not sure, f"{where}: {change} messages counted")
@@ -306,7 +308,7 @@ class Ledger:
         if kind == "settle":
             blamed = its["outcome"] not in _BLAMELESS
             self.must(blamed, f"{number} was blamed for {its['outcome']}")
-        book.warm = after.warm
+        book.standing = after
 
     def _reserved(self, task: Task, its: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         made, request, policy = its["made"], its["request"], task.policy
@@ -330,8 +332,9 @@ class Ledger:
         age = now - self.newest
         health = policy.health
         most = health.max_age if health.on_stale == "refuse" else health.max_age_hard
-        self.must(age <= most + EPS, f"the newest list is {age} s old")
-        if task.policy is task.asked_under and not request.inbound:
+        same = task.policy is task.asked_under
+        self.must(not same or age <= most + EPS, f"the newest list is {age} s old")
+        if same and not request.inbound:
             self.must(not _rests(policy, to, made.send_at), f"{to} rests at {made.send_at}")
         limits = policy.limits_for(made.line)
         at = made.send_at if made.send_at <= self.latest + AHEAD else now
@@ -450,9 +453,9 @@ class Ledger:
         if outcome is Outcome.LINE_REFUSED:
             dated = verdict.retry_after is not None
             wait = verdict.retry_after if dated else its["fleet"].policy.recovery.ineligible
-            known = book.refused_until >= now + wait and (dated or book.probation)
+            out = book.standing.out_until >= now + wait - EPS
             self.must(
-                known or f"line/{number}/standing" in changes,
+                out and (dated or book.standing.probation),
                 f"{number} refused, and nobody will know",
             )
             book.refused_until = max(book.refused_until, now + wait)
@@ -461,12 +464,10 @@ class Ledger:
             book.refused_until, book.probation = NEVER, False
         if book.probe is not None and book.probe[0] == made.ident:
             book.probe = None
-        keeps = book.spending.probe == made.ident and not book.probation
-        after = self._standing(number)
-        held = outcome in (Outcome.SENT, Outcome.UNKNOWN) and after and after.failing_until > 0.0
+        awaited = outcome in (Outcome.SENT, Outcome.UNKNOWN) and book.standing.failing_until > 0.0
         self.must(
-            book.spending.probe != made.ident or held,
-            f"{number}: a settled trial still keeps others off{keeps and ' for nothing'}",
+            awaited or book.spending.probe != made.ident,
+            f"{number}: a settled trial still keeps others off",
         )
         if outcome is Outcome.RECIPIENT_REFUSED and made.who.block_key is not None:
             will = self.will(made.who.recipient.key)
@@ -479,11 +480,6 @@ class Ledger:
             known = self.keys.get(name)
             if known is not None and known.id == made.id and not (made.resumed and outcome in UNDONE):
                 known.outcome = known.outcome if known.outcome is Outcome.SENT else outcome
-
-    def _standing(self, number: str) -> Standing | None:
-        key = f"line/{number}/standing"
-        record = self.store.read([key]).records[key]
-        return None if record.value is None else Standing.decode(record.value)
 
     def _moved(self, task: Task, its: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         choice, now, who = its["choice"], its["now"], its["who"]
@@ -584,10 +580,11 @@ class Ledger:
         if isinstance(report, LineChanged) and task.process.desk.fleet.state(report.number):
             book, at = self.book(report.number), min(report.at, self.latest)
             bad = {"CRITICAL": book.critical, "FLAGGED": book.flagged}
+            overtaken = at <= max(self.newest, book.at_risk.polled, book.at_risk.told)
             for said in (report.reputation, report.status):
                 watched = bad.get(str(said)) if said is not None else None
                 self.must(
-                    watched is None or not watched.surely_new(at),
+                    watched is None or overtaken or report.at in watched.ats or not watched.surely_new(at),
                     f"{report.number} is {said}, and nobody listened",
                 )
         elif isinstance(report, OptedOut) or (isinstance(report, ChatHealthChanged) and wants_none(report)):

@@ -9,7 +9,7 @@ import attrs
 
 from benchmarks.faults.observed import NEVER, Watched
 from linepicker import Policy
-from linepicker._record import Spending
+from linepicker._record import Spending, Standing
 from linepicker.policy import Limits
 
 HOUR: Final = 3600.0
@@ -38,7 +38,7 @@ class Book:
     operated: int = 0
     released: float = NEVER
     listed: float = NEVER
-    warm: bool = True
+    standing: Standing = attrs.field(factory=Standing)
     refused_until: float = NEVER
     probation: bool = False
     probe: tuple[int, float] | None = None
@@ -81,7 +81,7 @@ class Book:
         span = (policy.recovery.confirmations - 1) * policy.health.ttl
         scale = policy.at_risk.budget if self.at_risk.certain(span) else 1.0
         factor, cap = policy.warmup.factor, math.inf
-        if not self.warm:
+        if not self.standing.warm:
             cap = policy.warmup.start * factor ** min(max(self.days, 1) - 1, 64)
         if self.days_at_fall is not None:
             further = max(0, self.days - self.days_at_fall - 1)

@@ -24,6 +24,8 @@ class Watched:
     heard: float = NEVER
     since: int = 0
     """By which write it became certain."""
+    ats: set[float] = attrs.field(factory=set)
+    """The reports that were taken, by the moments they give themselves."""
     polls: list[float] = attrs.field(factory=list)
     reports: list[float] = attrs.field(factory=list)
 
@@ -41,6 +43,7 @@ class Watched:
 
     def reported(self, at: float, heard: float, moment: int) -> None:
         """A report that told of it was written."""
+        self.ats.add(at)
         if min(at, heard) > self.told:
             self.told, self.heard, self.since = min(at, heard), heard, moment
 

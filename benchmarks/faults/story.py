@@ -103,12 +103,15 @@ class Story:
         self.unsure: dict[str, list[tuple[str, Any]]] = {"reserve": [], "send": []}
         self.messages = 0
         self.latest = 0.0
+        self.told = 0
+        """How many steps have been taken."""
 
     def tell(self, steps: Sequence[Step]) -> None:
         """Let it all happen, and end well. Raises Violation."""
         world, dice = self.world, self.world.dice
         for step in steps:
             dice.seed(step.seed)
+            self.told += 1
             world.seen[f"step {step.kind}"] += 1
             getattr(self, f"_{step.kind}")(dice)
             world.go_on(dice.choice((1, 3, 10, 30, 60)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -46,7 +47,7 @@ def tell(seed: int, steps: Sequence[Step] | None = None) -> Told:
     except Exception as error:  # noqa: BLE001  an error that is not documented breaks a promise, too
         broken = f"{type(error).__name__}: {error}"
     world = story.world
-    left = tuple(mine) if broken else ()
+    left = tuple(mine[: story.told]) if broken else ()
     told = world.trace.hexdigest()
     return Told(
         seed, world.decisions, world.ledger.reserved, told, broken, left, world.seen
@@ -55,12 +56,12 @@ def tell(seed: int, steps: Sequence[Step] | None = None) -> Told:
 
 def shortened(found: Told, say: Callable[[str], None] = lambda _: None) -> Told:
     """The same failure with as few steps as can be found by leaving some out."""
-    size = max(1, len(found.steps) // 2)
+    size, kind = max(1, len(found.steps) // 2), _kind(found.violation)
     while True:
         start, less = 0, False
         while start < len(found.steps):
             tried = tell(found.seed, found.steps[:start] + found.steps[start + size :])
-            if tried.violation:
+            if _kind(tried.violation) == kind:
                 found, less = tried, True
                 say(f"{len(found.steps)} steps")
             else:
@@ -68,3 +69,8 @@ def shortened(found: Told, say: Callable[[str], None] = lambda _: None) -> Told:
         if size == 1 and not less:
             return found
         size = max(1, size // 2)
+
+
+def _kind(violation: str) -> str:
+    """A violation without its numbers."""
+    return re.sub(r"[0-9a-f]{24}|[-+0-9.]+", "#", violation)
