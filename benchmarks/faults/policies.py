@@ -19,8 +19,8 @@ def policy_of(dice: random.Random) -> Policy:
         {
             "prefer": pick(("healthiest", "healthiest", "weighted")),
             "limits": {
-                "new_per_day": pick((1, 3, 10, 30)),
-                "new_per_hour": pick(("off", 1, 5)),
+                "new_per_day": pick((1, 3, 10, 30, 60)),
+                "new_per_hour": pick(("off", "off", 1, 5)),
                 "messages_per_day": pick((7000, 20)),
                 "pair_per_minute": pick((30, 2)),
                 "moves_per_day": pick((1, 20)),
@@ -34,7 +34,7 @@ def policy_of(dice: random.Random) -> Policy:
             },
             "warmup": {"start": pick((2, 10))},
             "recovery": {"confirmations": pick((1, 2, 3)), "ineligible": pick((3600.0, 86400.0))},
-            "health": {"on_stale": pick(("slow", "refuse"))},
+            "health": {"on_stale": pick(("slow", "slow", "refuse"))},
             "conversation": {
                 "unanswered": pick(("off", "off", "shadow", "enforce")),
                 "chat_health": pick(("off", "enforce")),

@@ -44,8 +44,8 @@ KINDS: Final = {
     "refuse": 2,
     "release": 2,
     "list": 3,
-    "reply": 5,
-    "opt": 2,
+    "reply": 8,
+    "opt": 3,
     "feel": 2,
     "operate": 4,
     "move": 4,
@@ -62,7 +62,7 @@ KINDS: Final = {
     "storm": 1,
     "wipe": 1,
 }
-_WORDS: Final = ("HEALTHY", "HEALTHY", "HEALTHY", "AT_RISK", "CRITICAL", "SHINY")
+_WORDS: Final = (*["HEALTHY"] * 7, "AT_RISK", "AT_RISK", "CRITICAL", "CRITICAL", "SHINY")
 _GROUP: Final = ("+14155559001", "+14155559002", "someone@example.com")
 
 
@@ -79,7 +79,7 @@ class Story:
 
     def __init__(self, seed: int) -> None:
         dice = random.Random(seed)
-        count = dice.choice((6, 20, 40))
+        count = dice.choice((6, 20, 40, 200))
         self.people: list[Any] = [f"+1415555{n:04d}" for n in range(count)]
         self.people += [f"person{n}@example.com" for n in range(count // 6)]
         self.people += [_GROUP, _GROUP[:2]]
@@ -105,6 +105,8 @@ class Story:
         self.latest = 0.0
         self.told = 0
         """How many steps have been taken."""
+        self.over: dict[str, int] = {}
+        """After which step what is out is back."""
 
     def tell(self, steps: Sequence[Step]) -> None:
         """Let it all happen, and end well. Raises Violation."""
@@ -112,6 +114,8 @@ class Story:
         for step in steps:
             dice.seed(step.seed)
             self.told += 1
+            if self.over:
+                self._calm()
             world.seen[f"step {step.kind}"] += 1
             getattr(self, f"_{step.kind}")(dice)
             world.go_on(dice.choice((1, 3, 10, 30, 60)))
@@ -246,8 +250,11 @@ class Story:
                 again.flow = settle_once(process.desk.fleet, made, other, now)
 
     def _wait(self, dice: random.Random) -> None:
-        """Time passes."""
-        self.world.now += dice.choice((0.5, 5.0, 30.0, 61.0, 300.0, 1200.0, 4000.0, 30000.0))
+        """Time passes; while it is long, whatever is not asleep goes on."""
+        seconds = dice.choice((0.5, 5.0, 30.0, 61.0, 61.0, 300.0, 1200.0, 4000.0, 30000.0))
+        if seconds > 100.0:
+            self.world.go_on(2_000)
+        self.world.now += seconds
 
     # The provider, and people
 
@@ -263,7 +270,7 @@ class Story:
     def _flag(self, dice: random.Random) -> None:
         """A line is flagged, or is not any more."""
         world, provider = self.world, self.world.provider
-        number = dice.choice(provider.names)
+        number = dice.choice(sorted(provider.flagged) or provider.names)
         provider.flagged ^= {number}
         status = "FLAGGED" if number in provider.flagged else "ACTIVE"
         world.emit(LineChanged(number, status=status, at=world.now, event_id=world.new_id()))
@@ -271,12 +278,13 @@ class Story:
     def _refuse(self, dice: random.Random) -> None:
         """A line can't send, or can again, and nobody says so."""
         provider = self.world.provider
-        provider.refusing ^= {dice.choice(provider.names)}
+        provider.refusing ^= {dice.choice(sorted(provider.refusing) or provider.names)}
 
     def _release(self, dice: random.Random) -> None:
         """A line leaves the account, or joins it."""
         world, provider = self.world, self.world.provider
-        number = dice.choice(provider.names)
+        away = sorted(set(provider.names) - provider.listed)
+        number = dice.choice(away if len(away) > 1 else provider.names)
         provider.listed ^= {number}
         kind = LineAssigned if number in provider.listed else LineReleased
         world.emit(kind(number, at=world.now, event_id=world.new_id()))
@@ -284,6 +292,7 @@ class Story:
     def _list(self, dice: random.Random) -> None:
         """The list's endpoint behaves otherwise."""
         self.world.provider.mode = dice.choice(MODES)
+        self.over["list"] = self.told + dice.choice((2, 5, 20))
 
     def _reply(self, dice: random.Random) -> None:
         """Somebody writes, perhaps STOP."""
@@ -293,7 +302,7 @@ class Story:
             pool = dice.choice(world.processes).pool
             owner = world.ledger.owners.get(f"to/{pool}/{to}")
         number = owner.number if owner is not None else dice.choice(world.provider.names)
-        text = dice.choice(("hello", "ok", "STOP"))
+        text = dice.choice(("hello", "ok", "yes", "no", "STOP"))
         if isinstance(to, str):
             (world.provider.opted_out.add if text == "STOP" else world.provider.opted_out.discard)(to)
         world.emit(Replied(number, to, text=text, at=world.now, event_id=world.new_id()))
@@ -301,14 +310,14 @@ class Story:
     def _opt(self, dice: random.Random) -> None:
         """Somebody opts out or in by another way."""
         world, to = self.world, dice.choice([each for each in self.people if isinstance(each, str)])
-        out = dice.random() < 0.5
+        out = dice.random() < 0.3
         (world.provider.opted_out.add if out else world.provider.opted_out.discard)(to)
         world.emit((OptedOut if out else OptedIn)(to, at=world.now, event_id=world.new_id()))
 
     def _feel(self, dice: random.Random) -> None:
         """The provider thinks otherwise of a conversation."""
         world, to = self.world, dice.choice(self.people)
-        health = dice.choice(("HEALTHY", "AT_RISK", "CRITICAL", "CRITICAL", "OPTED_OUT"))
+        health = dice.choice((*["HEALTHY"] * 4, "AT_RISK", "CRITICAL", "CRITICAL", "OPTED_OUT"))
         world.seen[f"felt {health}"] += 1
         world.emit(ChatHealthChanged(to, health, at=world.now, event_id=world.new_id()))
 
@@ -316,8 +325,10 @@ class Story:
 
     def _operate(self, dice: random.Random) -> None:
         """The operator pauses, drains or resumes a line."""
-        state = dice.choice(("paused", "draining", "", ""))
-        number = dice.choice(self.world.provider.names)
+        state = dice.choice(("paused", "draining", "", "", ""))
+        books = self.world.ledger.books
+        held = sorted(number for number, book in books.items() if book.operator)
+        number = dice.choice((not state and held) or self.world.provider.names)
         self.world.seen[f"operate {state or 'resumed'}"] += 1
         task = self._begin(dice, "operate")
         now = self.world.now + task.process.skew
@@ -420,20 +431,28 @@ class Story:
             self.world.seen["a process's clock stepped"] += 1
 
     def _storm(self, dice: random.Random) -> None:
-        """The store is out for a while, or back."""
-        out = self.world.faults.store_before < 1.0 and dice.random() < 0.5
-        self.world.faults = attrs.evolve(
-            self.fearful, store_before=1.0 if out else self.fearful.store_before
-        )
+        """The store is out for a while."""
+        self.world.faults = attrs.evolve(self.fearful, store_before=1.0)
+        self.over["store"] = self.told + dice.choice((1, 3, 10))
 
     def _wipe(self, dice: random.Random) -> None:
         """The store's place is taken by an empty one for a while."""
         world = self.world
-        if world.wrong is None and world.ledger.epoch and dice.random() < 0.5:
-            if all(each.desk.fleet.same.version for each in world.processes):
-                world.wrong = MemoryStore(time=lambda: world.now)
-        else:
-            world.wrong = None
+        if all(each.desk.fleet.same.version for each in world.processes):
+            world.wrong = MemoryStore(time=lambda: world.now)
+            self.over["place"] = self.told + dice.choice((1, 2, 5))
+
+    def _calm(self) -> None:
+        """What was out long enough is back."""
+        world = self.world
+        for what in [each for each, until in self.over.items() if until <= self.told]:
+            del self.over[what]
+            if what == "store":
+                world.faults = self.fearful
+            elif what == "place":
+                world.wrong = None
+            else:
+                world.provider.mode = "ok"
 
 
 __all__ = ["KINDS", "REFUSALS", "Step", "Story"]

@@ -36,9 +36,9 @@ def story_of(seed: int, steps: int = STEPS) -> list[Step]:
     return [Step(kind, dice.getrandbits(48)) for kind in kinds]
 
 
-def tell(seed: int, steps: Sequence[Step] | None = None) -> Told:
+def tell(seed: int, steps: Sequence[Step | tuple[str, int]] | None = None) -> Told:
     """One seed's story, or what *steps* leave of it."""
-    mine = story_of(seed) if steps is None else steps
+    mine = story_of(seed) if steps is None else [_step(each) for each in steps]
     story, broken = Story(seed), ""
     try:
         story.tell(mine)
@@ -52,6 +52,10 @@ def tell(seed: int, steps: Sequence[Step] | None = None) -> Told:
     return Told(
         seed, world.decisions, world.ledger.reserved, told, broken, left, world.seen
     )
+
+
+def _step(given: Step | tuple[str, int]) -> Step:
+    return given if isinstance(given, Step) else Step(*given)
 
 
 def shortened(found: Told, say: Callable[[str], None] = lambda _: None) -> Told:
