@@ -96,6 +96,8 @@ class Ledger:
         self.keys: dict[tuple[str, str], Keyed] = {}
         self.counted: set[str] = set()
         self.refunded: set[int] = set()
+        self.firsts: dict[str, Outcome] = {}
+        """What became of a reservation, by the first call that said so."""
         self.heard: dict[str, float] = {}
         """The replies that were taken, by event, and when."""
         self.messages: dict[str, dict[str, float]] = {}
@@ -268,7 +270,7 @@ class Ledger:
             again = made.ident in self.refunded
             had = contact is not None and made.ident in contact.ids
             self.must(not (again and (change or gone)), f"{where}: given back twice")
-            old = made.send_at + DAY <= self.latest or self.stepped_at >= made.at
+            old = made.send_at + DAY <= self.latest + BUCKET or self.stepped_at >= made.at
             if number == made.number and sure and not old:
                 self.must(change == -had, f"{where}: {change} messages, {-had} were to be")
             gone.pop(made.ident, None)
@@ -437,6 +439,8 @@ class Ledger:
         made, verdict, outcome, now = its["made"], its["verdict"], its["outcome"], its["now"]
         book, key, number = self.book(made.number), made.who.contact_key, made.number
         self.seen[f"settled {outcome}"] += 1
+        first = self.firsts.get(made.id, outcome)
+        self.must(first is outcome, f"{made.id} was {first}, and then {outcome}")
         undone = outcome in UNDONE and not made.resumed
         if undone:
             pair = self.pairs.get((key, number), [])
@@ -568,6 +572,8 @@ class Ledger:
     def finished(self, task: Task) -> None:
         """A call came to its end: what it answers is true."""
         made, report = task.result, task.report
+        if task.what == "settle" and task.error is None:
+            self.firsts.setdefault(task.made.id, task.made.outcome)
         if isinstance(made, Made) and not (made.in_outage or made.resumed):
             self.must(made.id in self.counted, f"{made.id} was promised, and not written")
         if report is not None and task.result is False:
