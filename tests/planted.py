@@ -58,9 +58,9 @@ BUGS = (
     ),
     Bug(
         "a reservation does not ask for the line's standing to be the same",
-        "_flow.py",
-        "        state.same,\n        fleet.same,\n    ]\n    if who.same",
-        "        fleet.same,\n    ]\n    if who.same",
+        "_straight.py",
+        "        state.same,\n        fleet.same,\n",
+        "        fleet.same,\n",
     ),
     Bug(
         "a refusal teaches nothing",
@@ -108,7 +108,7 @@ BUGS = (
     Bug(
         "a key's ticket is not written",
         "_flow.py",
-        "            writes.append(_keyed(made, ticket.key, ticket.version, now))\n",
+        "            written.append(_keyed(made, ticket.key, ticket.version, now))\n",
         "",
     ),
     Bug(
@@ -229,8 +229,8 @@ BUGS = (
     Bug(
         "the pace of new conversations does not advance",
         "_charge.py",
-        "spending.new_mark = max(mark, send_at) + budget.new_gap",
-        "spending.new_mark = max(mark, send_at)",
+        "spending.new_mark = max(send_at, mark) + budget.new_gap",
+        "spending.new_mark = max(send_at, mark)",
     ),
     Bug(
         "quiet hours are not looked at",

@@ -17,7 +17,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="M", help="how many")
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="on so many")
     parser.add_argument("--steps", type=int, default=STEPS, metavar="S", help="of each story")
-    parser.add_argument("--first", action="store_true", help="stop at the first that fails, as it is")
+    parser.add_argument(
+        "--first", action="store_true", help="stop at the first that fails, as it is"
+    )
+    parser.add_argument(
+        "--stalls",
+        action="store_true",
+        help="calls may be suspended for hours between two questions",
+    )
     parser.add_argument("--twice", action="store_true", help="tell each twice: it must be the same")
 
 
@@ -26,7 +33,8 @@ def run(asked: argparse.Namespace) -> int:
     begun, seen = time.perf_counter(), Counter[str]()
     done = decisions = reserved = broken = 0
     jobs = (
-        (seed, asked.steps, asked.twice) for seed in range(asked.seed, asked.seed + asked.seeds)
+        (seed, asked.steps, asked.twice, asked.stalls)
+        for seed in range(asked.seed, asked.seed + asked.seeds)
     )
     with Pool(asked.processes) as pool:
         for each in pool.imap_unordered(_told, jobs, 1 if asked.first else 4):
@@ -41,7 +49,7 @@ def run(asked: argparse.Namespace) -> int:
                 print(f"seed {each.seed}: {each.violation}", flush=True)
                 if asked.first:
                     break
-                _say(shortened(each))
+                _say(shortened(each, stalls=asked.stalls))
     took = time.perf_counter() - begun
     width = max(map(len, seen), default=0)
     for name, often in sorted(seen.items()):
@@ -53,11 +61,11 @@ def run(asked: argparse.Namespace) -> int:
     return int(broken > 0)
 
 
-def _told(job: tuple[int, int, bool]) -> Told:
-    seed, steps, twice = job
-    told = tell(seed, story_of(seed, steps))
+def _told(job: tuple[int, int, bool, bool]) -> Told:
+    seed, steps, twice, stalls = job
+    told = tell(seed, story_of(seed, steps), stalls=stalls)
     if twice and not told.violation:
-        again = tell(seed, story_of(seed, steps))
+        again = tell(seed, story_of(seed, steps), stalls=stalls)
         if again.trace != told.trace:
             sys.exit(f"seed {seed} is told otherwise the second time")
     return told
@@ -65,4 +73,6 @@ def _told(job: tuple[int, int, bool]) -> Told:
 
 def _say(short: Told) -> None:
     print(f"  with {len(short.steps)} steps: {short.violation}")
-    print("  tell(" + f"{short.seed}, {[(each.kind, each.seed) for each in short.steps]})", flush=True)
+    print(
+        "  tell(" + f"{short.seed}, {[(each.kind, each.seed) for each in short.steps]})", flush=True
+    )

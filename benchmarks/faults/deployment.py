@@ -473,4 +473,3 @@ class World:
             self.seen["webhook tried again"] += 1
             event = Event(task.report, task.tries + 1)
             heappush(self.due, (self.now + 2.0**task.tries, next(self.names), event))
-

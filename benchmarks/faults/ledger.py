@@ -362,7 +362,14 @@ class Ledger:
             self._keyed(made, changes)
 
     def _open_for(
-        self, book: Book, policy: Any, now: float, *, opened: bool, resumed: bool, looked: float = 1e18
+        self,
+        book: Book,
+        policy: Any,
+        now: float,
+        *,
+        opened: bool,
+        resumed: bool,
+        looked: float = 1e18,
     ) -> None:
         """Nothing is certain that keeps such a message off the line. *looked*: until which write that was known."""
         number, span = book.number, (policy.recovery.confirmations - 1) * policy.health.ttl
@@ -451,8 +458,10 @@ class Ledger:
                 not left or made.ident not in was.ids or key not in self.contacts,
                 f"{key} keeps a line that nothing was sent from",
             )
-            self.must(made.ident not in book.charges or made.ident not in set(book.spending.ids),
-                      f"{number} keeps a charge for nothing")
+            self.must(
+                made.ident not in book.charges or made.ident not in set(book.spending.ids),
+                f"{number} keeps a charge for nothing",
+            )
             book.charges.pop(made.ident, None)
         if outcome is Outcome.LINE_REFUSED:
             dated = verdict.retry_after is not None
@@ -482,7 +491,11 @@ class Ledger:
         if made.key is not None:
             name = (key.split("/", 2)[1], made.key)
             known = self.keys.get(name)
-            if known is not None and known.id == made.id and not (made.resumed and outcome in UNDONE):
+            if (
+                known is not None
+                and known.id == made.id
+                and not (made.resumed and outcome in UNDONE)
+            ):
                 known.outcome = known.outcome if known.outcome is Outcome.SENT else outcome
 
     def _moved(self, task: Task, its: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
@@ -538,7 +551,9 @@ class Ledger:
 
     def _fell(self, book: Book) -> None:
         book.days_at_fall = book.days if book.days_at_fall is None else book.days_at_fall
-        book.days_at_fall = max(book.days_at_fall, book.days) if book.critical.polled == NEVER else book.days
+        book.days_at_fall = (
+            max(book.days_at_fall, book.days) if book.critical.polled == NEVER else book.days
+        )
 
     # What went out
 
@@ -590,17 +605,24 @@ class Ledger:
             for said in (report.reputation, report.status):
                 watched = bad.get(str(said)) if said is not None else None
                 self.must(
-                    watched is None or overtaken or report.at in watched.ats or not watched.surely_new(at),
+                    watched is None
+                    or overtaken
+                    or report.at in watched.ats
+                    or not watched.surely_new(at),
                     f"{report.number} is {said}, and nobody listened",
                 )
-        elif isinstance(report, OptedOut) or (isinstance(report, ChatHealthChanged) and wants_none(report)):
+        elif isinstance(report, OptedOut) or (
+            isinstance(report, ChatHealthChanged) and wants_none(report)
+        ):
             will = self.will(str(report.to))
             self.must(
                 max(will.out, will.back) >= report.at - 200.0, f"{report.to} opted out, unheard"
             )
         elif isinstance(report, Replied) and task.process.desk.fleet.state(report.number):
             self.must(
-                report.event_id in self.heard or task.process.skew or not isinstance(report.to, str),
+                report.event_id in self.heard
+                or task.process.skew
+                or not isinstance(report.to, str),
                 f"{report.to} replied, unheard",
             )
 

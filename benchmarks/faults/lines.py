@@ -100,7 +100,9 @@ class Book:
             found.append(("6 h", math.ceil(policy.pace.spread * day - 1e-9), 6 * HOUR))
         return [(name, most, window) for name, most, window in found if most is not None]
 
-    def paced(self, policy: Policy, at: float, send_at: float, *, opens: bool, message: bool) -> bool:
+    def paced(
+        self, policy: Policy, at: float, send_at: float, *, opens: bool, message: bool
+    ) -> bool:
         """Take a slot; whether it was not too early, for a line at full pace."""
         pace, fine = policy.pace, True
         if opens:

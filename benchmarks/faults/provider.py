@@ -118,7 +118,9 @@ class Provider:
                 key = (number, self.reputation[number], status)
                 line = self._made.get(key)
                 if line is None:
-                    word = {"reputation": key[1]} if key[1] != "SHINY" else {"unrecognised": "SHINY"}
+                    word = (
+                        {"reputation": key[1]} if key[1] != "SHINY" else {"unrecognised": "SHINY"}
+                    )
                     line = self._made[key] = Line(number, status=status, **word)
                 found.append(line)
         self.dice.shuffle(found)

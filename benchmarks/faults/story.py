@@ -75,10 +75,10 @@ class Step:
 
 
 class Story:
-    """One seed's deployment, and what happens to it."""
+    """One seed's deployment, and what happens to it. *stalls*: calls may be suspended for hours between two questions."""
 
-    def __init__(self, seed: int) -> None:
-        dice = random.Random(seed)
+    def __init__(self, seed: int, *, stalls: bool = False) -> None:
+        dice, self.stalls = random.Random(seed), stalls
         count = dice.choice((6, 20, 40, 200))
         self.people: list[Any] = [f"+1415555{n:04d}" for n in range(count)]
         self.people += [f"person{n}@example.com" for n in range(count // 6)]
@@ -147,9 +147,7 @@ class Story:
             health, name = dice.choice(("HEALTHY", "AT_RISK", "CRITICAL", "OPTED_OUT")), "health"
         if name:
             self.world.seen[f"asked {name}"] += 1
-        request = desk.request(
-            None, None, (), exclude, line, delay, inbound, override, health
-        )
+        request = desk.request(None, None, (), exclude, line, delay, inbound, override, health)
         if dice.random() < 0.1:
             self.world.seen["asked urgent"] += 1
             request = desk.urgent(request, "urgent")
@@ -178,9 +176,7 @@ class Story:
             del known[0]
         return name, to
 
-    def _reserve_for(
-        self, dice: random.Random, process: Process, to: Any, key: str | None
-    ) -> None:
+    def _reserve_for(self, dice: random.Random, process: Process, to: Any, key: str | None) -> None:
         world = self.world
         task = self._begin(dice, "reserve", process=process, message=f"r{self.messages}", key=key)
         self.messages += 1
@@ -250,11 +246,18 @@ class Story:
                 again.flow = settle_once(process.desk.fleet, made, other, now)
 
     def _wait(self, dice: random.Random) -> None:
-        """Time passes; while it is long, whatever is not asleep goes on."""
+        """Time passes; where it is long, what is due meanwhile happens when it is, as far as a few calls go."""
+        world = self.world
         seconds = dice.choice((0.5, 5.0, 30.0, 61.0, 61.0, 300.0, 1200.0, 4000.0, 30000.0))
-        if seconds > 100.0:
-            self.world.go_on(2_000)
-        self.world.now += seconds
+        until = world.now + seconds
+        if seconds > 200.0 and not self.stalls:
+            for _ in range(200):
+                world.go_on(500)
+                due = world.next_moment()
+                if due is None or due >= until:
+                    break
+                world.now = max(world.now, due)
+        world.now = until
 
     # The provider, and people
 
@@ -304,7 +307,9 @@ class Story:
         number = owner.number if owner is not None else dice.choice(world.provider.names)
         text = dice.choice(("hello", "ok", "yes", "no", "STOP"))
         if isinstance(to, str):
-            (world.provider.opted_out.add if text == "STOP" else world.provider.opted_out.discard)(to)
+            (world.provider.opted_out.add if text == "STOP" else world.provider.opted_out.discard)(
+                to
+            )
         world.emit(Replied(number, to, text=text, at=world.now, event_id=world.new_id()))
 
     def _opt(self, dice: random.Random) -> None:

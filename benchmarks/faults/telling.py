@@ -36,10 +36,12 @@ def story_of(seed: int, steps: int = STEPS) -> list[Step]:
     return [Step(kind, dice.getrandbits(48)) for kind in kinds]
 
 
-def tell(seed: int, steps: Sequence[Step | tuple[str, int]] | None = None) -> Told:
+def tell(
+    seed: int, steps: Sequence[Step | tuple[str, int]] | None = None, *, stalls: bool = False
+) -> Told:
     """One seed's story, or what *steps* leave of it."""
     mine = story_of(seed) if steps is None else [_step(each) for each in steps]
-    story, broken = Story(seed), ""
+    story, broken = Story(seed, stalls=stalls), ""
     try:
         story.tell(mine)
     except Violation as error:
@@ -49,22 +51,24 @@ def tell(seed: int, steps: Sequence[Step | tuple[str, int]] | None = None) -> To
     world = story.world
     left = tuple(mine[: story.told]) if broken else ()
     told = world.trace.hexdigest()
-    return Told(
-        seed, world.decisions, world.ledger.reserved, told, broken, left, world.seen
-    )
+    return Told(seed, world.decisions, world.ledger.reserved, told, broken, left, world.seen)
 
 
 def _step(given: Step | tuple[str, int]) -> Step:
     return given if isinstance(given, Step) else Step(*given)
 
 
-def shortened(found: Told, say: Callable[[str], None] = lambda _: None) -> Told:
+def shortened(
+    found: Told, say: Callable[[str], None] = lambda _: None, *, stalls: bool = False
+) -> Told:
     """The same failure with as few steps as can be found by leaving some out."""
     size, kind = max(1, len(found.steps) // 2), _kind(found.violation)
     while True:
         start, less = 0, False
         while start < len(found.steps):
-            tried = tell(found.seed, found.steps[:start] + found.steps[start + size :])
+            tried = tell(
+                found.seed, found.steps[:start] + found.steps[start + size :], stalls=stalls
+            )
             if _kind(tried.violation) == kind:
                 found, less = tried, True
                 say(f"{len(found.steps)} steps")
