@@ -141,7 +141,7 @@ def _settled(
         cleared.probe = 0
         after[spending_key] = cleared
     if outcome is Outcome.RECIPIENT_REFUSED and who.block_key is not None:
-        block = after[who.block_key] or Block()
+        block = (after[who.block_key] or Block()).until(now, now)
         after[who.block_key] = attrs.evolve(block, refused=max(now, block.refused or now))
     if made.key is not None:
         ticket_key = records.ticket_key(fleet.pool, made.key)

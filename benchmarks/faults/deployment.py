@@ -252,9 +252,9 @@ class World:
 
     def _advance(self, task: Task) -> None:
         """One question answered, and the next one asked."""
-        task.policy = task.process.policy  # by which it decides until its next question
         try:
             if task.ask is None:
+                task.policy = task.process.policy
                 task.ask = next(task.flow)
             else:
                 answer = task.held
@@ -272,6 +272,7 @@ class World:
                         return
                 else:
                     task.held = _LATER
+                task.policy = task.process.policy  # by which it decides on its next question
                 if type(answer) is _Raised:
                     task.ask = task.flow.throw(answer.error)
                 else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from benchmarks.faults.lines import DAY, EPS, Book, Charge
-from benchmarks.faults.observed import NEVER
+from benchmarks.faults.observed import DRIFT, NEVER
 from benchmarks.faults.purpose import purpose
 from linepicker import (
     ChatHealthChanged,
@@ -186,7 +186,7 @@ class Ledger:
         elif kind == "move":
             self._moved(task, its, changes)
         elif kind == "poll":
-            self._showed(its, changes)
+            self._showed(its, changes, now)
         elif kind in ("line", "person", "reply", "chat", "receipt"):
             self._told(kind, its, changes)
         elif kind == "open":
@@ -207,6 +207,9 @@ class Ledger:
             )
             self.owners.pop(key, None)
             self.contacts.pop(key, None)
+            for pair in [each for each in self.pairs if each[0] == key]:
+                del self.pairs[pair]  # nobody knows any more when they were written to
+                self.pair_waits.pop(pair, None)
             return
         self.contacts[key] = contact
         if was is None:
@@ -510,9 +513,9 @@ class Ledger:
             book.paced(policy, now, choice.send_at, opens=True, message=False)
         self.must(self.owners[who.contact_key].number == choice.number, "a move went elsewhere")
 
-    def _showed(self, its: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    def _showed(self, its: Mapping[str, Any], changes: Mapping[str, Any], now: float) -> None:
         issued = its["issued"]
-        for line in its["lines"]:
+        for line in its["lines"] if issued <= now + DRIFT else ():  # else the clock stepped
             if f"line/{line.number}/standing" not in changes:
                 continue
             book = self.book(line.number)
