@@ -59,8 +59,8 @@ BUGS = (
     Bug(
         "a reservation does not ask for the line's standing to be the same",
         "_straight.py",
-        "        state.same,\n        fleet.same,\n",
-        "        fleet.same,\n",
+        "        state.same if opened is None else with_standing(state, opened),\n",
+        "        *([] if opened is None else [with_standing(state, opened)]),\n",
     ),
     Bug(
         "a refusal teaches nothing",
@@ -159,7 +159,7 @@ BUGS = (
         "    code = block.code if block and not made.override_optout else None\n",
         "    code = None\n",
     ),
-    Bug("a poll keeps its lease", "fleet.py", "            lease_until=0.0,\n", ""),
+    Bug("a poll keeps its lease", "_small.py", "            lease_until=0.0,\n", ""),
     Bug(
         "the right to poll is not given back",
         "_polls.py",
@@ -211,8 +211,8 @@ BUGS = (
     Bug(
         "a restart forgets what a line has spent",
         "_polls.py",
-        "            decode(spending_key, spent) or Spending(),\n",
-        "            (state and decode(spending_key, spent)) or Spending(),\n",
+        "decode(spending_key, spent) or Spending()",
+        "(fleet.state(line.number) and decode(spending_key, spent)) or Spending()",
     ),
     Bug(
         "a line is taken back from a recipient with a second message",

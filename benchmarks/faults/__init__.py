@@ -1,5 +1,6 @@
-"""Deployments with every fault that was thought of, in one thread under one clock and one seed: does any order of events break a
-promise?
+"""Deployments with every fault that was thought of, in one thread under one clock: does any order of events break a promise?
+
+    python -m benchmarks simulate-faults --seed 0 --seeds 1000 --processes 2
 
 A seed is a story of so many steps: calls of several routers over one store, crashes and cancellations between any two of their
 questions, the store out before or after it has written, lists that fail, shrink or lie, webhooks lost, late, doubled and out of

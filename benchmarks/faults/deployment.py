@@ -402,7 +402,7 @@ class World:
         return False
 
     def _fetch(self, task: Task, ask: asks.Fetch) -> Any:
-        found, took = self.provider.answer(self.roll() < self.faults.source)
+        found, took = self.provider.answer(fault=self.roll() < self.faults.source)
         issued = self.now + task.process.skew
         if not ask.patient:
             if took > 2.0:

@@ -52,7 +52,7 @@ class Violation(Exception):
 
 @attrs.define
 class Owner:
-    """Whose line is which. `born`: the reservation that made the assignment, or the last move; `made`: how many were made since."""
+    """Whose line is which. `born`: the reservation that made the assignment, or the last move; `made`: how many were since."""
 
     number: str
     born: int = 0
@@ -152,10 +152,13 @@ class Ledger:
                 book.at_risk.fine(report.at, polled=False)
             if report.status == "ACTIVE":
                 book.flagged.fine(report.at, polled=False)
-        elif isinstance(report, OptedIn | Replied) and not is_stop(report):
-            if isinstance(report.to, str):
-                will = self.will(report.to)
-                will.back = max(will.back, report.at)
+        elif (
+            isinstance(report, OptedIn | Replied)
+            and isinstance(report.to, str)
+            and not is_stop(report)
+        ):
+            will = self.will(report.to)
+            will.back = max(will.back, report.at)
 
     # What went in
 
@@ -552,11 +555,10 @@ class Ledger:
             will = self.will(str(report.to))
             will.out, will.since = max(will.out, min(report.at, its["now"])), self.moment
 
-    def _fell(self, book: Book) -> None:
-        book.days_at_fall = book.days if book.days_at_fall is None else book.days_at_fall
-        book.days_at_fall = (
-            max(book.days_at_fall, book.days) if book.critical.polled == NEVER else book.days
-        )
+    @staticmethod
+    def _fell(book: Book) -> None:
+        """It is CRITICAL: how it comes back counts from its sending days so far."""
+        book.days_at_fall = max(book.days, book.days_at_fall or 0)
 
     # What went out
 

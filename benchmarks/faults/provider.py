@@ -126,7 +126,7 @@ class Provider:
         self.dice.shuffle(found)
         return found
 
-    def answer(self, fault: bool) -> tuple[list[Line] | SourceError, float]:
+    def answer(self, *, fault: bool) -> tuple[list[Line] | SourceError, float]:
         """What the list's endpoint answers, and after how long. *fault*: one of its own accord."""
         mode = self.dice.choice(LIST_FAULTS)[0] if fault else self.mode
         if mode != "ok":

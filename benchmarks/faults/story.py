@@ -95,7 +95,11 @@ class Story:
         world.ledger.paced = not any(each.priority.urgent_share for each in self.policies)
         self.fearful = Faults(
             *(dice.choice((0.0, 0.01, 0.05)) for _ in range(3)),
-            *(dice.choice((0.0, 0.1, 0.3)) for _ in range(5)),
+            source=dice.choice((0.0, 0.05, 0.2)),
+            send=dice.choice((0.0, 0.2, 0.6)),
+            lost=dice.choice((0.0, 0.1, 0.3)),
+            doubled=dice.choice((0.0, 0.1, 0.3)),
+            late=dice.choice((0.0, 0.1, 0.3)),
         )
         self.stepping = dice.random() < 0.4
         world.faults = self.fearful
@@ -295,7 +299,7 @@ class Story:
     def _list(self, dice: random.Random) -> None:
         """The list's endpoint behaves otherwise."""
         self.world.provider.mode = dice.choice(MODES)
-        self.over["list"] = self.told + dice.choice((2, 5, 20))
+        self.over["list"] = self.told + dice.choice((1, 2, 5))
 
     def _reply(self, dice: random.Random) -> None:
         """Somebody writes, perhaps STOP."""
