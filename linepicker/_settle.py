@@ -47,11 +47,12 @@ def settle(
     ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
     keys = [made.who.contact_key, made.who.block_key, ticket_key, spending_key, standing_key]
     expires = {key: at for key, (_, at) in links.items()}
-    if ticket_key is not None:
-        expires[ticket_key] = now + DAY
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
         after = _settled(fleet, made, verdict, now, was)
+        ticket: Ticket | None = after.get(ticket_key) if ticket_key is not None else None
+        if ticket_key is not None and ticket is not None:  # the clock may have stepped back since
+            expires[ticket_key] = max(now, ticket.made_at) + DAY
         for key, (link, _) in links.items():
             if after[made.who.contact_key] is not None:  # else they were forgotten meanwhile
                 after[key] = claimed(after[key], link)

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -1275,6 +1276,18 @@ def test_a_key_holds_for_a_day(world, router):
     assert router.reserve(ANN, key="m1").id == first.id
     world.clock.advance(1)
     assert router.reserve(ANN, key="m1").id != first.id
+
+
+def test_a_key_outlives_a_clock_that_steps_back_and_forth(world, monkeypatch):
+    """What is settled while the host's clock is a day behind is known for a day after it was reserved all the same."""
+    monkeypatch.setattr(time, "time", world.clock.now)
+    world.store = MemoryStore(time=world.clock.now)
+    router = world.router(loose())
+    made = router.reserve(ANN, key="m1")
+    world.clock.advance(-DAY)
+    made.settle("SENT")
+    world.clock.advance(DAY + 1)
+    assert world.router(loose()).reserve(ANN, key="m1").id == made.id
 
 
 def test_a_key_belongs_to_its_pool(world):

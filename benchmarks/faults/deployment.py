@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from benchmarks.faults.ledger import Ledger
+from benchmarks.faults.observed import NEVER
 from benchmarks.faults.provider import SEND_FAULTS, Provider, SendFailed
 from linepicker import (
     AlreadySent,
@@ -90,7 +91,10 @@ class Source:
 
 
 class Process:
-    """One process with one router; a crash makes another one of it. `skew`: how far its clock is ahead."""
+    """One process with one router; a crash makes another one of it. `skew`: how far its clock is ahead; `stepped_at`: what it
+    showed when that changed."""
+
+    stepped_at = NEVER
 
     def __init__(self, name: int, policy: Policy, pool: str, skew: float) -> None:
         self.name, self.policy, self.pool, self.skew = name, policy, pool, skew

@@ -568,7 +568,8 @@ class Ledger:
         owing = made.kind == "known" and made.in_outage
         self.must(owing or made.id in self.counted or made.resumed, f"{made.id} goes out uncharged")
         early = now < made.send_at - EPS
-        self.must(not early or self.stepped_at >= made.at, "a message leaves before its slot")
+        stepped = max(self.stepped_at, task.process.stepped_at)
+        self.must(not early or stepped >= made.at, "a message leaves before its slot")
         if owing or not (made.id in self.counted or made.resumed):
             return
         book = self.book(made.number)

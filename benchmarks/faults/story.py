@@ -436,6 +436,7 @@ class Story:
         """One process's clock steps a little."""
         if self.stepping:
             process = dice.choice(self.world.processes)
+            process.stepped_at = max(process.stepped_at, self.world.now + process.skew)
             process.skew = dice.choice((0.0, 2.0, -30.0, 60.0))
             self.world.seen["a process's clock stepped"] += 1
 
