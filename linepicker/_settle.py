@@ -49,10 +49,11 @@ def settle(
     expires = {key: at for key, (_, at) in links.items()}
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+        ticket: Ticket | None = was[ticket_key] if ticket_key is not None else None
+        if ticket_key is not None and ticket is not None:
+            expires[ticket_key] = max(now, ticket.made_at) + DAY  # the clock may have stepped back
+            made.resumed = made.resumed or (ticket.again and ticket.id == made.id)
         after = _settled(fleet, made, verdict, now, was)
-        ticket: Ticket | None = after.get(ticket_key) if ticket_key is not None else None
-        if ticket_key is not None and ticket is not None:  # the clock may have stepped back since
-            expires[ticket_key] = max(now, ticket.made_at) + DAY
         for key, (link, _) in links.items():
             if after[made.who.contact_key] is not None:  # else they were forgotten meanwhile
                 after[key] = claimed(after[key], link)

@@ -104,6 +104,8 @@ class Ledger:
         """The ids that the provider accepted for one message of the application, and when first."""
         self.latest = 0.0
         """The latest moment there ever was: what was a day old then may be forgotten, though the clock stepped back."""
+        self.host = 0.0
+        """What the host's clock shows."""
         self.stepped_at = NEVER
         self.newest = NEVER
         """When the newest list was asked for."""
@@ -165,7 +167,7 @@ class Ledger:
     def applied(self, task: Task, writes: Sequence[Write], now: float) -> None:
         """A swap was applied."""
         kind, its = purpose(task.flow)
-        self.moment += 1
+        self.moment, self.host = self.moment + 1, now
         self.seen[f"write {kind}"] += 1
         made: Made | None = its.get("made") if kind in ("reserve", "settle", "pay") else None
         at = its.get("now", now)
@@ -345,7 +347,7 @@ class Ledger:
         if same and not request.inbound:
             self.must(not _rests(policy, to, made.send_at), f"{to} rests at {made.send_at}")
         limits = policy.limits_for(made.line)
-        at = made.send_at if made.send_at <= self.latest + AHEAD else now
+        at = self._dated(made.send_at, now)
         if opened:
             self._charged(book, policy, limits, made.ident, at, now, moved=made.kind == "moved")
         else:
@@ -366,6 +368,11 @@ class Ledger:
             book.probe = (made.ident, made.send_at)
         if made.key is not None:
             self._keyed(made, changes)
+
+    def _dated(self, at: float, now: float) -> float:
+        """When it counts. A moment far ahead of the host's clock is one that a step of it left behind: whoever sees it next
+        takes it for theirs."""
+        return at if at <= self.host + AHEAD else min(now, self.host)
 
     def _open_for(
         self,
@@ -511,7 +518,8 @@ class Ledger:
         self.must(f"line/{choice.number}/spending" in changes, "a move was not charged")
         self._open_for(book, policy, now, opened=True, resumed=False)
         limits = policy.limits_for(its["state"].line)
-        self._charged(book, policy, limits, its["ident"], choice.send_at, now, moved=True)
+        at = self._dated(choice.send_at, now)
+        self._charged(book, policy, limits, its["ident"], at, now, moved=True)
         if self.paced:
             book.paced(policy, now, choice.send_at, opens=True, message=False)
         self.must(self.owners[who.contact_key].number == choice.number, "a move went elsewhere")

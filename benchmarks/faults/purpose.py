@@ -12,6 +12,7 @@ _PARTS: Final[Mapping[CodeType, str]] = {
     part.__code__: name
     for name, part in (
         ("reserve", _flow.reserve),
+        ("again", _flow._resumed),
         ("move", _move.move),
         ("settle", _settle.settle),
         ("pay", _outage._charged),
