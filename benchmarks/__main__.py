@@ -1,5 +1,7 @@
 """`python -m benchmarks NAME` measures and reports; it asserts nothing. `--help` tells the names.
 
+`simulate-faults` alone judges: it looks for an order of faults that breaks a promise.
+
 `--self-check` tests the benchmarks.
 """
 
@@ -16,7 +18,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from benchmarks import growth, page, pick, plan, rivals, sizes, stores, telemetry, webhooks
+from benchmarks import faults, growth, page, pick, plan, rivals, sizes, stores, telemetry, webhooks
+from benchmarks.faults import command as simulating
 from benchmarks.measure import Figures, Goal, Ratio, compare, measure, surroundings, version
 
 Scale: TypeAlias = (
@@ -281,6 +284,13 @@ def main() -> None:
         one.add_argument("--json", action="store_true", help="print JSON instead of tables")
         one.add_argument("--quick", action="store_true", help="fewer rounds, shorter timings")
         one.add_argument("--repeats", type=_count, metavar="ROUNDS", help="how many rounds")
+    telling = commands.add_parser(
+        "simulate-faults",
+        help="whether any order of faults breaks a promise",
+        description=faults.__doc__,
+        formatter_class=_AsWritten,
+    )
+    simulating.arguments(telling)
     choosing = commands.choices["pick"]
     choosing.add_argument("--lines", type=_counts, metavar="N,N,…", help="numbers of lines")
     taking = commands.choices["webhooks"]
@@ -294,6 +304,8 @@ def main() -> None:
         return
     if arguments.command is None:
         parser.error("name a benchmark, or --self-check")
+    if arguments.command == "simulate-faults":
+        sys.exit(simulating.run(arguments))
     changes = {"repeats": arguments.repeats} if arguments.repeats else {}
     outcome = _run(arguments, changes, lambda text: print(text, file=sys.stderr, flush=True))
     print(outcome.to_json() if arguments.json else outcome.to_text())

@@ -213,7 +213,7 @@ class Who:
 class Made:
     """A reservation as the flows know it. What is usual of one stands here, and in no instance: so making one is cheap.
 
-    `resumed`: an earlier one, found by its key. `in_outage`: not on record yet.
+    `resumed`: an earlier one, found by its key, or one that another call found so. `in_outage`: not on record yet.
     """
 
     moved_from: str | None = None

@@ -88,9 +88,9 @@ def reserve(
             answer: Answer = yield Read(unread)
             fresh.update(unread)
             absorb(fleet, answer, who)
-            earlier = _earlier(fleet, answer, ticket, who, key, now)
+            earlier = yield from _resumed(fleet, request, answer, ticket, who, key, now)
             if earlier is not None:
-                return (yield from _resumed(fleet, request, earlier, now))
+                return earlier
             choice = decide(request, who, fleet, now)
         drafted, draft = draft or _draft(fleet, request, who, choice, now, made_id), None
         made, _, _, written, seen, _ = drafted
@@ -114,9 +114,9 @@ def reserve(
             return made
         _refused(fleet, made_id)
         absorb(fleet, answer, who, written)
-        earlier = _earlier(fleet, answer, ticket, who, key, now)
+        earlier = yield from _resumed(fleet, request, answer, ticket, who, key, now)
         if earlier is not None:
-            return (yield from _resumed(fleet, request, earlier, now))
+            return earlier
     raise busy()
 
 
@@ -162,6 +162,7 @@ class _TicketSeen:
 
     key: str | None
     version: int = 0
+    found: Ticket | None = None
 
 
 _NO_TICKET: Final = _TicketSeen(None)
@@ -203,18 +204,37 @@ def _draft(
     return made, spending, contact, written, seen, opened
 
 
-def _resumed(fleet: Fleet, request: Request, earlier: Made, now: float) -> Flow[Made]:
-    """An earlier reservation with this key. A key gets past no gate: one that is open is checked like any other, and one that
-    was sent is not handed out after an opt-out."""
-    earlier.override_optout, earlier.chat_health = request.override_optout, request.chat_health
-    earlier.inbound = request.inbound
-    who = earlier.who
-    if earlier.outcome is None:
+def _resumed(
+    fleet: Fleet,
+    request: Request,
+    answer: Answer,
+    seen: _TicketSeen,
+    who: Who,
+    key: str | None,
+    now: float,
+) -> Flow[Made | None]:
+    """The reservation that a key in an answer stands for, if it still does. A key gets past no gate: one that is open is
+    checked like any other, and one that was sent is not handed out after an opt-out. That an open one is handed out again is
+    written down: what its first call meets is then no reason to give it back, or to send it from another line."""
+    while (earlier := _earlier(fleet, answer, seen, who, key, now)) is not None:
+        earlier.override_optout, earlier.chat_health = request.override_optout, request.chat_health
+        earlier.inbound = request.inbound
+        if earlier.outcome is not None:
+            if who.block is not None and who.block.code and not request.override_optout:
+                refusal = Refusal("blocked", who.block.code, None, earlier.number, earlier.kind)
+                raise refused(decision_of(fleet, request, who, refusal, now))
+            return earlier
         yield from check(fleet, earlier, now)
-    elif who.block is not None and who.block.code is not None and not request.override_optout:
-        refusal = Refusal("blocked", who.block.code, None, earlier.number, earlier.kind)
-        raise refused(decision_of(fleet, request, who, refusal, now))
-    return earlier
+        ticket = seen.found
+        if seen.key is None or ticket is None or ticket.outcome or ticket.again:
+            return earlier
+        value = encode_small(attrs.evolve(ticket, again=True))
+        until = max(now, ticket.made_at) + DAY
+        answer = yield Swap([Write(seen.key, seen.version, value, until), fleet.same], {})
+        if answer.applied:
+            return earlier
+        absorb(fleet, answer, who)  # it was settled meanwhile, or handed out by somebody else
+    return None
 
 
 def _keyed(made: Made, key: str, version: int, now: float) -> Write:
@@ -314,6 +334,7 @@ def _earlier(
         return None
     seen.version = found.version
     ticket: Ticket | None = decode("key/", found)
+    seen.found = ticket
     if ticket is None or now >= ticket.made_at + DAY:
         return None
     if ticket.to != who.recipient.key:

@@ -255,7 +255,7 @@ def feel(
     """Put a view of a conversation into the records *after*: an opt-out bars the person everywhere, the rest only if they
     belong to that line still."""
     if health is ChatHealth.OPTED_OUT and who.block_key is not None:
-        after[who.block_key] = turned(after[who.block_key] or Block(), at, back=False)
+        after[who.block_key] = turned(after[who.block_key] or Block(), at, now, back=False)
     contact: Contact | None = after[who.contact_key]
     if contact is None or number not in (None, contact.number):
         return

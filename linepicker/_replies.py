@@ -48,15 +48,16 @@ def report_person(
     written: bool = yield from update(
         fleet,
         [key],
-        lambda was: {key: turned(was[key] or Block(), moment, back=back)},
+        lambda was: {key: turned(was[key] or Block(), moment, now, back=back)},
         who=who,
     )
     return written
 
 
-def turned(block: Block, at: float, *, back: bool) -> Block:
-    """After an opt-out or a return; the same, where something later is known."""
+def turned(block: Block, at: float, now: float, *, back: bool) -> Block:
+    """After an opt-out or a return at *at*, heard of *now*; the same, where something later is known."""
     never = -float("inf")
+    block = block if back else block.until(at, now)
     barred = max(block.out or never, block.refused or never)
     if back:
         return attrs.evolve(block, back=max(at, block.back or at)) if at > barred else block
@@ -160,7 +161,7 @@ class _Reply:
         if out and mine and not block.code:
             self._count(after, "opted_out", self.at)
         if out or mine or block.code:
-            block = after[key] = turned(block, self.at, back=not out)
+            block = after[key] = turned(block, self.at, self.now, back=not out)
         self.expires.pop(key, None)
         if block.out is block.refused is None:
             self.expires[key] = self.now + EVENTS_KEPT

@@ -47,10 +47,12 @@ def settle(
     ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
     keys = [made.who.contact_key, made.who.block_key, ticket_key, spending_key, standing_key]
     expires = {key: at for key, (_, at) in links.items()}
-    if ticket_key is not None:
-        expires[ticket_key] = now + DAY
 
     def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+        ticket: Ticket | None = was[ticket_key] if ticket_key is not None else None
+        if ticket_key is not None and ticket is not None:
+            expires[ticket_key] = max(now, ticket.made_at) + DAY  # the clock may have stepped back
+            made.resumed = made.resumed or (ticket.again and ticket.id == made.id)
         after = _settled(fleet, made, verdict, now, was)
         for key, (link, _) in links.items():
             if after[made.who.contact_key] is not None:  # else they were forgotten meanwhile
@@ -141,7 +143,7 @@ def _settled(
         cleared.probe = 0
         after[spending_key] = cleared
     if outcome is Outcome.RECIPIENT_REFUSED and who.block_key is not None:
-        block = after[who.block_key] or Block()
+        block = (after[who.block_key] or Block()).until(now, now)
         after[who.block_key] = attrs.evolve(block, refused=max(now, block.refused or now))
     if made.key is not None:
         ticket_key = records.ticket_key(fleet.pool, made.key)

@@ -53,6 +53,11 @@ class Block(_Small):
                 return code
         return None
 
+    def until(self, at: float, now: float) -> Block:
+        """For who opted out, or was refused, at *at*, heard of *now*: a return later than now, which only a clock that stepped
+        back can explain, does not outrank it."""
+        return self if self.back is None or self.back <= now else attrs.evolve(self, back=at)
+
 
 @attrs.frozen
 class FleetRecord(_Small):
@@ -82,7 +87,8 @@ class FleetRecord(_Small):
 
 @attrs.frozen
 class Ticket(_Small):
-    """The reservation that a key stands for, and what became of it ("" while open)."""
+    """The reservation that a key stands for, and what became of it ("" while open). `again`: it was handed out a second time
+    while it was open, so that what one attempt meets says nothing of the other."""
 
     id: str = attrs.field(validator=attrs.validators.matches_re("[0-9a-f]{8,64}"))
     to: str = attrs.field(validator=_TEXT)
@@ -93,6 +99,7 @@ class Ticket(_Small):
     outcome: str = attrs.field(default="", validator=_TEXT)
     moved_from: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
     continuation: str | None = attrs.field(default=None, validator=attrs.validators.optional(_TEXT))
+    again: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
 
 
 @attrs.frozen

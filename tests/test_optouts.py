@@ -139,6 +139,31 @@ async def test_an_opt_out_is_heard_whoever_is_written_to(world):
         assert (await refusal(Blocked, router, to)).reason == "opted_out"
 
 
+@pytest.mark.parametrize("how", ["OptedOut", "STOP", "chat health", "refused"])
+async def test_an_opt_out_is_heard_after_the_clock_stepped_back(world, how):
+    """A return that is later than now was heard before the step: it does not outrank who opts out after it."""
+    router = world.router()
+    await router.lines()
+    world.clock.advance(DAY)
+    assert await writes(world, router, "hello", number=A)
+    world.clock.advance(-DAY / 2)
+    await router.refresh()
+    at = world.clock.now()
+    world.clock.advance(90)  # it is on its way
+    if how == "OptedOut":
+        assert await router.report(OptedOut(ANN, at=at))
+    elif how == "STOP":
+        assert await router.report(Replied(A, ANN, text="STOP", at=at))
+    elif how == "chat health":
+        assert await router.report(ChatHealthChanged(ANN, "OPTED_OUT", at=at))
+    else:
+        await (await router.reserve(ANN)).settle("RECIPIENT_REFUSED")
+    await refusal(Blocked, router)
+    world.clock.advance(1)
+    assert await router.report(OptedIn(ANN, at=world.clock.now()))
+    assert (await router.reserve(ANN)).number == A
+
+
 async def test_a_group_is_never_blocked(world):
     """Whoever of it writes a keyword there, opted out before, or is refused; and its word is not the person's."""
     router = world.router()

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -1277,6 +1278,18 @@ def test_a_key_holds_for_a_day(world, router):
     assert router.reserve(ANN, key="m1").id != first.id
 
 
+def test_a_key_outlives_a_clock_that_steps_back_and_forth(world, monkeypatch):
+    """What is settled while the host's clock is a day behind is known for a day after it was reserved all the same."""
+    monkeypatch.setattr(time, "time", world.clock.now)
+    world.store = MemoryStore(time=world.clock.now)
+    router = world.router(loose())
+    made = router.reserve(ANN, key="m1")
+    world.clock.advance(-DAY)
+    made.settle("SENT")
+    world.clock.advance(DAY + 1)
+    assert world.router(loose()).reserve(ANN, key="m1").id == made.id
+
+
 def test_a_key_belongs_to_its_pool(world):
     """Another pool's message with the same key is another message."""
     one, two = world.router(loose(), pool="one"), world.router(loose(), pool="two")
@@ -1669,16 +1682,50 @@ def test_the_first_settle_wins(world, router, first, second):
 
 
 def test_giving_back_removes_exactly_one_charge_and_only_once(world, router):
-    """Released in two processes at once, by two objects for one reservation, it is given back once."""
+    """Released again, also through its key in another process, nothing more is given back."""
     for to in people(3):
         router.reserve(to, line=A)
     one = router.reserve(ANN, line=A, key="m")
-    two = world.router(loose()).reserve(ANN, key="m")
     assert used(router, A) == 4
     one.release()
     assert used(router, A) == 3
-    two.release()
-    assert used(router, A) == 3
+    one.release()
+    two = world.router(loose()).reserve(ANN, line=A, key="m")
+    assert (two.id != one.id, used(router, A)) == (True, 4)
+    one.release()
+    assert used(router, A) == 4
+
+
+@pytest.mark.parametrize("outcome", ["NOT_SENT", "LINE_REFUSED", "RECIPIENT_REFUSED"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_reservation_that_was_handed_out_twice_is_not_given_back(world, router, outcome, first):
+    """What one of two attempts under a key meets says nothing of the other: that one may have gone out."""
+    one = router.reserve(ANN, line=A, key="m")
+    two = world.router(loose()).reserve(ANN, key="m")
+    (one if first else two).settle(outcome)
+    (two if first else one).settle("SENT")
+    assert used(router, A) == 1
+    again = world.router(loose()).reserve(ANN, key="m", override_optout=True)
+    assert (again.id, again.outcome) == (one.id, "SENT")
+
+
+def test_a_line_that_refused_is_not_replaced_while_the_same_key_is_sent_elsewhere(world):
+    """The first call's line refuses it; another process's call with the same key, meanwhile, did not meet that."""
+    calls = []
+
+    def elsewhere(made):
+        calls.append(made.number)
+        return "ok"
+
+    def refused(made):
+        assert world.router(loose()).send(ANN, elsewhere, key="m") == "ok"
+        calls.append(made.number)
+        raise Told(Outcome.LINE_REFUSED)
+
+    with pytest.raises(Told):
+        world.router(loose()).send(ANN, refused, key="m")
+    assert len(calls) == 2
+    assert calls[0] == calls[1]
 
 
 def test_a_new_assignment_is_undone_only_while_its_reservation_is_the_only_one(world, router):

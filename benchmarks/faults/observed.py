@@ -1,0 +1,68 @@
+"""What is certain against a line, and all that may speak for it: so much must be known before it may be used again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+NEVER: Final = -float("inf")
+DRIFT: Final = 300.0
+"""How much older than a poll a worse report may be and still count."""
+_KEPT: Final = 40
+
+
+@attrs.define
+class Watched:
+    """One thing that may be wrong with a line. Only what the store has taken counts against it; whatever reached any process
+    may speak for it."""
+
+    polled: float = NEVER
+    """The latest poll that showed it."""
+    told: float = NEVER
+    """The latest report that told of it, and when that was heard."""
+    heard: float = NEVER
+    since: int = 0
+    """By which write it became certain."""
+    ats: set[float] = attrs.field(factory=set)
+    """The reports that were taken, by the moments they give themselves."""
+    polls: list[float] = attrs.field(factory=list)
+    reports: list[float] = attrs.field(factory=list)
+
+    def fine(self, at: float, *, polled: bool) -> None:
+        """It was not so at that moment."""
+        known = self.polls if polled else self.reports
+        known.append(at)
+        if len(known) > 2 * _KEPT:
+            del known[1:-_KEPT]
+
+    def shown(self, at: float, moment: int) -> None:
+        """A poll that showed it was written."""
+        if at > self.polled:
+            self.polled, self.since = at, moment
+
+    def reported(self, at: float, heard: float, moment: int) -> None:
+        """A report that told of it was written."""
+        self.ats.add(at)
+        if min(at, heard) > self.told:
+            self.told, self.heard, self.since = min(at, heard), heard, moment
+
+    def certain(self, span: float) -> bool:
+        """Whether nothing that is known can have ended it: what spoke for the line must be later, and *span* seconds long."""
+        after = max(self.polled, self.told)
+        if after == NEVER:
+            return False
+        since = [at for at in self.reports if at > after]
+        ended = min((at for at in self.reports if at > self.told), default=self.told + DRIFT)
+        edge = max(self.polled, min(self.heard, self.told + DRIFT, ended))
+        since += [at for at in self.polls if at > edge]
+        return not since or max(since) - min(since) < span
+
+    def surely_new(self, at: float) -> bool:
+        """Whether a report of that moment must be believed: it is later than all that is known."""
+        latest = max(self.polled, self.told, *self.polls[-_KEPT:], *self.reports[-_KEPT:], NEVER)
+        return at > latest
+
+    def forgiven(self) -> None:
+        """The clock stepped back: nothing is certain."""
+        self.polled = self.told = self.heard = NEVER
