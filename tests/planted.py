@@ -71,13 +71,18 @@ BUGS = (
         "    fleet.learn({} if refused else answer.records)",
         None,
     ),
-    Bug("the wrong charge is given back", "_windows.py", "spending.ids.index(ident)\n", "0\n"),
+    Bug(
+        "the wrong charge is given back",
+        "_windows.py",
+        "spending.ids.index(ident)\n",
+        "0\n",
+        1,
+    ),
     Bug(
         "a message is given back twice",
         "_charge.py",
         "        windows.add_message(mine, at, now, -1)\n",
         "        windows.add_message(mine, at, now, -1)\n        windows.add_message(mine, at, now, -1)\n",
-        1,
     ),
     Bug(
         "a settlement is written as often as it is told",
