@@ -57,7 +57,7 @@ def report_person(
 def turned(block: Block, at: float, now: float, *, back: bool) -> Block:
     """After an opt-out or a return at *at*, heard of *now*; the same, where something later is known."""
     never = -float("inf")
-    block = block if back else block.until(at, now)
+    block = block if back else block.until(at, now + windows.SKEW)
     barred = max(block.out or never, block.refused or never)
     if back:
         return attrs.evolve(block, back=max(at, block.back or at)) if at > barred else block

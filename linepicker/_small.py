@@ -53,10 +53,10 @@ class Block(_Small):
                 return code
         return None
 
-    def until(self, at: float, now: float) -> Block:
-        """For who opted out, or was refused, at *at*, heard of *now*: a return later than now, which only a clock that stepped
-        back can explain, does not outrank it."""
-        return self if self.back is None or self.back <= now else attrs.evolve(self, back=at)
+    def until(self, at: float, latest: float) -> Block:
+        """For who opted out, or was refused, at *at*: a return after *latest*, which only a clock that stepped back can
+        explain, does not outrank it."""
+        return self if self.back is None or self.back <= latest else attrs.evolve(self, back=at)
 
 
 @attrs.frozen

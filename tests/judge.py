@@ -1763,6 +1763,11 @@ class World:
         if self.dice.random() < 0.5:
             self.router.forget(to)
             self.judge.forget(person)
+            if (
+                True not in person.blocked()
+            ):  # forgotten with all the rest: an older opt-out may yet come
+                person.shuts.clear()
+                person.opens_needed.clear()
             return
         number = self.dice.choice(self.spare).number
         try:
