@@ -627,7 +627,7 @@ def test_fault_F17_an_answer_lost_after_the_write_gives_the_same_reservation(clo
     assert used(router) == 1
     assert router.reserve(ANN, key="m1").id == made.id
     made.release()
-    assert used(router) == 0
+    assert used(router) == 1  # it was handed out twice: the other may have been sent
 
 
 def test_fault_F17_a_store_that_dies_at_once_leaves_one_line(clock):
