@@ -237,7 +237,8 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
             Write(records.standing_key(number), held[number].standing_version, standing.encode())
             for number, standing in changed.items()
         ]
-        if record != fleet.record:
+        told = record != fleet.record  # who waits meanwhile may bring another
+        if told:
             writes.append(Write(fleet.fleet_key, fleet.record_version, encoded(record)))
         if writes:
             writes.append(fleet.same)
@@ -248,7 +249,7 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
                 key = records.standing_key(number)
                 held[number].standing = standing
                 held[number].standing_version = answer.records[key].version
-            if record != fleet.record:
+            if told:
                 fleet.recorded(answer.records[fleet.fleet_key].version, record)
         fleet.install(lines, held, issued)
         fleet.digest = digest

@@ -94,7 +94,8 @@ class Ledger:
         self.pairs: dict[tuple[str, str], list[tuple[int, float]]] = {}
         self.pair_waits: dict[tuple[str, str], float] = {}
         self.keys: dict[tuple[str, str], Keyed] = {}
-        self.counted: set[str] = set()
+        self.counted: dict[str, float] = {}
+        """The reservations that were written, and of when they are."""
         self.refunded: set[int] = set()
         self.firsts: dict[str, Outcome] = {}
         """What became of a reservation, by the first call that said so."""
@@ -239,6 +240,9 @@ class Ledger:
                 and (was.born, was.made) == (made.ident, 1)
                 and made.moved_from == contact.number
             )
+            self.pair_waits.pop(
+                (key, was.number), None
+            )  # how long they wait is known of one line only
             self.must(
                 moved or back or kind == "move",
                 f"{to} went from {was.number} to {contact.number} by {kind} of {task.what}",
@@ -296,12 +300,13 @@ class Ledger:
         elif kind in ("reply", "pay"):
             key = its["report"].event_id if kind == "reply" else its["made"].ident
             at = its["report"].at if kind == "reply" else its["made"].send_at
+            at = self._dated(at, its["now"])
             old = at + DAY <= self.latest + BUCKET
             known = change == 1 or (old and change == 0) or not sure
             self.must(known, f"{where}: {change} messages counted")
             book.messages[key] = at
             if made is not None:
-                self.counted.add(made.id)
+                self.counted[made.id] = made.at
             self.must(not new, f"{where}: somebody was charged")
         else:
             self.must(not change or not sure, f"{where}: {change} messages counted")
@@ -325,12 +330,15 @@ class Ledger:
         number, now, key = made.number, made.at, made.who.contact_key
         to, opened = made.who.recipient.key, made.kind != "known"
         self.must(made.id not in self.counted, f"{made.id} was charged twice")
-        self.counted.add(made.id)
+        self.counted[made.id] = made.at
         self.reserved += 1
         self.seen[f"reserved {made.kind}"] += 1
         self.must(self.owners[key].number == number, f"{to} is not on {number}")
         book = self.book(number)
-        self._open_for(book, policy, now, opened=opened, resumed=False)
+        shown = max(
+            now, self.host + task.process.skew
+        )  # another call may have told what time it is
+        self._open_for(book, policy, shown, opened=opened, resumed=False)
         self._wanted(made, request, self.moment)
         self.must(
             made.at - EPS <= made.send_at <= made.at + request.max_delay + EPS,
@@ -352,7 +360,9 @@ class Ledger:
             self._charged(book, policy, limits, made.ident, at, now, moved=made.kind == "moved")
         else:
             self._pair(book, limits.pair_per_minute, key, now)
-        if self.paced:
+        if now > self.host + AHEAD:  # it was asked before the clock stepped back
+            book.new_mark = book.message_mark = NEVER
+        elif self.paced:
             self.must(
                 book.paced(policy, now, made.send_at, opens=opened, message=True),
                 f"{number}: too early at {made.send_at}",
@@ -500,7 +510,8 @@ class Ledger:
             will.out, will.since = max(will.out, now), self.moment
         if outcome is Outcome.RATE_LIMITED and key in self.contacts:
             wait = 60.0 if verdict.retry_after is None else verdict.retry_after
-            self.pair_waits[key, self.contacts[key].number] = now + wait
+            if self.contacts[key].number == number:
+                self.pair_waits[key, number] = self._dated(now, now) + wait
         if made.key is not None:
             name = (key.split("/", 2)[1], made.key)
             known = self.keys.get(name)
@@ -592,9 +603,9 @@ class Ledger:
         self._wanted(made, made, task.looked)
 
     def accepted(self, task: Task, made: Made, now: float) -> None:
-        """The provider accepted it."""
+        """The provider accepted it. A key knows it for a day after it was reserved."""
         ids = self.messages.setdefault(task.message, {})
-        ids.setdefault(made.id, now)
+        ids.setdefault(made.id, self.counted.get(made.id, now))
         lately = [each for each, at in ids.items() if at + DAY > max(now, self.latest)]
         self.must(len(lately) <= 1, f"one message went out twice: {task.message}")
 

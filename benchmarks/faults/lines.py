@@ -84,7 +84,7 @@ class Book:
         if not self.standing.warm:
             cap = policy.warmup.start * factor ** min(max(self.days, 1) - 1, 64)
         if self.days_at_fall is not None:
-            further = max(0, self.days - self.days_at_fall - 1)
+            further = max(0, self.days - self.days_at_fall)
             scale *= min(1.0, policy.recovery.share * factor ** min(further, 64))
 
         def scaled(limit: int | None, *, bounded: bool) -> int | None:
