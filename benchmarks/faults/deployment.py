@@ -190,6 +190,7 @@ class World:
         ]
         for process in self.processes:
             process.start(self.ready, "")
+            self.ledger.slowest = min(self.ledger.slowest, process.skew)
         self._answers = {
             asks.Read: self._read,
             asks.Swap: self._swap,

@@ -107,6 +107,8 @@ class Ledger:
         """The latest moment there ever was: what was a day old then may be forgotten, though the clock stepped back."""
         self.host = 0.0
         """What the host's clock shows."""
+        self.slowest = 0.0
+        """How far the slowest process's clock ever was from it: what is later than that clock shows, it takes for now."""
         self.stepped_at = NEVER
         self.newest = NEVER
         """When the newest list was asked for."""
@@ -536,8 +538,8 @@ class Ledger:
         self.must(self.owners[who.contact_key].number == choice.number, "a move went elsewhere")
 
     def _showed(self, its: Mapping[str, Any], changes: Mapping[str, Any], now: float) -> None:
-        issued = its["issued"]
-        for line in its["lines"] if issued <= now + DRIFT else ():  # else the clock stepped
+        issued = min(its["issued"], now + self.slowest)
+        for line in its["lines"] if its["issued"] <= now + DRIFT else ():  # else the clock stepped
             if f"line/{line.number}/standing" not in changes:
                 continue
             book = self.book(line.number)
@@ -554,7 +556,7 @@ class Ledger:
 
     def _told(self, kind: str, its: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         if kind == "line":
-            report, heard = its["report"], its["now"]
+            report, heard = its["report"], min(its["now"], self.host + self.slowest)
             if isinstance(report, LineReleased):
                 self.book(report.number).released = max(heard, self.book(report.number).released)
             elif isinstance(report, LineChanged):
@@ -572,7 +574,8 @@ class Ledger:
             self.heard[report.event_id] = self.latest
         if wants_none(report) and any(key[:6] == "block/" for key in changes):
             will = self.will(str(report.to))
-            will.out, will.since = max(will.out, min(report.at, its["now"])), self.moment
+            at = min(report.at, its["now"], self.host + self.slowest)
+            will.out, will.since = max(will.out, at), self.moment
 
     @staticmethod
     def _fell(book: Book) -> None:

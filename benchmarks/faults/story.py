@@ -438,6 +438,7 @@ class Story:
             process = dice.choice(self.world.processes)
             process.stepped_at = max(process.stepped_at, self.world.now + process.skew)
             process.skew = dice.choice((0.0, 2.0, -30.0, 60.0))
+            self.world.ledger.slowest = min(self.world.ledger.slowest, process.skew)
             self.world.seen["a process's clock stepped"] += 1
 
     def _storm(self, dice: random.Random) -> None:
