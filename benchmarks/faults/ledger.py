@@ -139,6 +139,10 @@ class Ledger:
     def polled(self, lines: Sequence[Line], issued: float) -> None:
         """A list was read."""
         self.newest = max(self.newest, issued)
+        there = {line.number for line in lines}
+        for number, book in self.books.items():
+            if number not in there:
+                book.missed = max(book.missed, issued)
         for line in lines:
             book = self.book(line.number)
             book.listed = max(book.listed, issued)
@@ -543,6 +547,8 @@ class Ledger:
             if f"line/{line.number}/standing" not in changes:
                 continue
             book = self.book(line.number)
+            if issued <= book.missed:
+                continue  # a process that had the line in its list takes a later list for one that says the same of it
             if line.unrecognised is not None or line.reputation != "HEALTHY":
                 book.at_risk.shown(issued, self.moment)
             if line.reputation == "CRITICAL":
@@ -656,7 +662,7 @@ class Ledger:
 
     def stepped(self, now: float) -> None:
         """The clock stepped back: moments that it alone can explain count from now on."""
-        self.stepped_at = self.newest = self.latest
+        self.stepped_at = self.newest = max(self.latest, self.newest)
         for book in self.books.values():
             book.stepped(now, now + AHEAD)
         for will in self.wills.values():

@@ -38,6 +38,8 @@ class Book:
     operated: int = 0
     released: float = NEVER
     listed: float = NEVER
+    missed: float = NEVER
+    """The latest list that it was on, and that it was not on."""
     standing: Standing = attrs.field(factory=Standing)
     refused_until: float = NEVER
     probation: bool = False

@@ -430,6 +430,7 @@ class Story:
         world.seen[f"clock stepped {step:+g} s"] += 1
         world.now += step
         if step < 0:
+            world.ledger.latest = max(world.ledger.latest, self.latest)
             world.step_back()
 
     def _skew(self, dice: random.Random) -> None:
