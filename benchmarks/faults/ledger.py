@@ -8,7 +8,7 @@ counts against a line only what is certain.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -110,6 +110,9 @@ class Ledger:
         self.slowest = 0.0
         """How far the slowest process's clock ever was from it: what is later than that clock shows, it takes for now."""
         self.stepped_at = NEVER
+        self.leapt: set[int] = set()
+        """The calls that were under way when the clock leapt ahead last, and that may think it is still as early as then."""
+        self.leapt_from = 0.0
         self.newest = NEVER
         """When the newest list was asked for."""
         self.moment = 0
@@ -366,7 +369,7 @@ class Ledger:
             self._charged(book, policy, limits, made.ident, at, now, moved=made.kind == "moved")
         else:
             self._pair(book, limits.pair_per_minute, key, now)
-        if now > self.host + AHEAD:  # it was asked before the clock stepped back
+        if now > self.host + AHEAD or self.leapt:  # it was asked before the clock stepped
             book.new_mark = book.message_mark = NEVER
         elif self.paced:
             self.must(
@@ -388,6 +391,8 @@ class Ledger:
     def _dated(self, at: float, now: float) -> float:
         """When it counts. A moment far ahead of the host's clock is one that a step of it left behind: whoever sees it next
         takes it for theirs."""
+        if self.leapt:
+            at = min(at, self.leapt_from)
         return at if at <= self.host + AHEAD else min(now, self.host)
 
     def _open_for(
@@ -543,10 +548,14 @@ class Ledger:
 
     def _showed(self, its: Mapping[str, Any], changes: Mapping[str, Any], now: float) -> None:
         issued = min(its["issued"], now + self.slowest)
-        for line in its["lines"] if its["issued"] <= now + DRIFT else ():  # else the clock stepped
+        stepped = its["issued"] > now + DRIFT  # the clock, while the list was on its way
+        for line in its["lines"]:  # else the clock stepped
             if f"line/{line.number}/standing" not in changes:
                 continue
             book = self.book(line.number)
+            if stepped:
+                book.forgiven()
+                continue
             if issued <= book.missed:
                 continue  # a process that had the line in its list takes a later list for one that says the same of it
             if line.unrecognised is not None or line.reputation != "HEALTHY":
@@ -620,6 +629,7 @@ class Ledger:
 
     def finished(self, task: Task) -> None:
         """A call came to its end: what it answers is true."""
+        self.leapt.discard(task.name)
         made, report = task.result, task.report
         if task.what == "settle" and task.error is None:
             self.firsts.setdefault(task.made.id, task.made.outcome)
@@ -659,6 +669,11 @@ class Ledger:
                 or not isinstance(report.to, str),
                 f"{report.to} replied, unheard",
             )
+
+    def leaps(self, tasks: Iterable[int], before: float) -> None:
+        """The clock leaps ahead, while these calls are under way."""
+        self.leapt_from = min(self.leapt_from, before) if self.leapt else before
+        self.leapt.update(tasks)
 
     def stepped(self, now: float) -> None:
         """The clock stepped back: moments that it alone can explain count from now on."""

@@ -127,6 +127,10 @@ class Book:
         self.new_mark = self.message_mark = NEVER
         self.released = self.refused_until = NEVER
         self.probe = None
+        self.forgiven()
+
+    def forgiven(self) -> None:
+        """Nothing is certain against it."""
         for each in (self.critical, self.at_risk, self.flagged):
             each.forgiven()
 

@@ -14,6 +14,7 @@ from benchmarks.faults.ledger import UNDONE
 from benchmarks.faults.lines import DAY
 from benchmarks.faults.policies import policy_of
 from benchmarks.faults.provider import MODES
+from benchmarks.faults.purpose import purpose
 from linepicker import (
     ChatHealthChanged,
     LineAssigned,
@@ -432,6 +433,8 @@ class Story:
         if step < 0:
             world.ledger.latest = max(world.ledger.latest, self.latest)
             world.step_back()
+        else:
+            world.ledger.leaps(world.tasks, world.now - step)
 
     def _skew(self, dice: random.Random) -> None:
         """One process's clock steps a little."""
@@ -450,7 +453,8 @@ class Story:
     def _wipe(self, dice: random.Random) -> None:
         """The store's place is taken by an empty one for a while."""
         world = self.world
-        if all(each.desk.fleet.same.version for each in world.processes):
+        opening = any(purpose(task.flow)[0] == "open" for task in world.tasks.values())
+        if not opening and all(each.desk.fleet.same.version for each in world.processes):
             world.wrong = MemoryStore(time=lambda: world.now)
             self.over["place"] = self.told + dice.choice((1, 2, 5))
 
