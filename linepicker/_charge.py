@@ -144,7 +144,7 @@ def give_back(
         changed = True
         if contact.opened == ident and contact.made == 1:
             rest = rest.back() if kind == "moved" and rest.history else None
-        elif first and contact.made == 1:
+        elif first and contact.made == 1 and not contact.opened:
             rest = attrs.evolve(rest, made=0)
         contact = rest
     if mine.probe == ident:

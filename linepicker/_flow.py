@@ -224,16 +224,18 @@ def _resumed(
                 refusal = Refusal("blocked", who.block.code, None, earlier.number, earlier.kind)
                 raise refused(decision_of(fleet, request, who, refusal, now))
             return earlier
-        yield from check(fleet, earlier, now)
         ticket = seen.found
-        if seen.key is None or ticket is None or ticket.outcome or ticket.again:
-            return earlier
-        value = encode_small(attrs.evolve(ticket, again=True))
-        until = max(now, ticket.made_at) + DAY
-        answer = yield Swap([Write(seen.key, seen.version, value, until), fleet.same], {})
-        if answer.applied:
-            return earlier
-        absorb(fleet, answer, who)  # it was settled meanwhile, or handed out by somebody else
+        if seen.key is not None and ticket is not None and not (ticket.outcome or ticket.again):
+            value = encode_small(attrs.evolve(ticket, again=True))
+            until = max(now, ticket.made_at) + DAY
+            answer = yield Swap([Write(seen.key, seen.version, value, until), fleet.same], {})
+            if not answer.applied:
+                absorb(
+                    fleet, answer, who
+                )  # it was settled meanwhile, or handed out by somebody else
+                continue
+        yield from check(fleet, earlier, now)
+        return earlier
     return None
 
 

@@ -252,18 +252,19 @@ class Fleet:
         seen, status = after.reputation, after.status
         last = seen.polled
         level = seen.level(span)
-        doubted = level > 0 or seen.recovering(span) or BADNESS[value] > level
-        if new or back or doubted or last is None or last[0] != value:
-            seen = seen.add_poll(value, issued, polls=() if back else polls, span=span, now=now)
+        bad = level > 0 or seen.recovering(span)  # then every poll that lists it is written
+        if new or back or bad or BADNESS[value] > level or last is None or last[0] != value:
+            repeated = () if back or bad else polls
+            seen = seen.add_poll(value, issued, polls=repeated, span=span, now=now)
         said = line.status
         if said is None and status.level(span) > 0:
             word, heard = status.reported or ("", issued)
             if word == "ACTIVE" and issued > heard:
                 said = ServiceStatus.ACTIVE  # it is listed, and nothing contradicts the last word
         if said is not None:
-            known = status.polled
-            if known is None or known[0] != said or max(BADNESS[said], status.level(span)) > 0:
-                repeated = polls if line.status is not None and not back else ()
+            known, bad = status.polled, status.level(span) > 0
+            if known is None or known[0] != said or BADNESS[said] > 0 or bad:
+                repeated = () if back or bad or line.status is None else polls
                 status = status.add_poll(str(said), issued, polls=repeated, span=span, now=now)
         released, since = after.released, after.first_seen
         if released is not None and issued > released:

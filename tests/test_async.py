@@ -41,7 +41,7 @@ from linepicker import (
 from linepicker._asks import Dice
 from linepicker.stores import Answer, Handle
 from linepicker.stores import open as open_store
-from linepicker.stores.memory import MemoryStore
+from linepicker.stores.memory import AsyncMemoryStore, MemoryStore
 from linepicker.testing import ManualClock
 
 EXAMPLES = int(os.environ.get("LINEPICKER_EXAMPLES", "60"))
@@ -943,6 +943,37 @@ async def test_calls_that_arrive_while_the_list_is_being_written_do_not_fetch_ag
     await asyncio.gather(*tasks)
     assert account.fetches == 1
     await handle.aclose()
+
+
+async def test_a_list_is_taken_while_another_call_changes_the_fleets_record():
+    """The first reply ever, while a list is being written that changed nothing in that record since the clock stepped back."""
+    clock = ManualClock(NOW)
+
+    class Stepping:
+        async def fetch(self):
+            clock.advance(-DAY)
+            return [Line(A), Line(B)]
+
+    class Meanwhile(AsyncMemoryStore):
+        reply = False
+
+        async def swap(self, writes, *, seen):
+            if self.reply and [write.key for write in writes] == [f"line/{A}/standing", "epoch"]:
+                self.reply = False
+                assert await router.report(Replied(A, ANN, at=clock.now()))
+            return await super().swap(writes, seen=seen)
+
+    store = Meanwhile(MemoryStore())
+    router = AsyncRouter(Stepping(), store=store, clock=clock, policy=FREE)
+    for _ in range(3):
+        clock.advance(DAY + 100)
+        await router.refresh()
+    clock.advance(DAY + 100)
+    assert await router.report(LineChanged(A, reputation="AT_RISK", at=clock.now() - 50))
+    store.reply = True
+    await router.refresh()
+    assert not store.reply
+    assert (await router.assignment(ANN)).number == A
 
 
 @pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/x.db?synchronous=normal"])

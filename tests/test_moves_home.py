@@ -491,6 +491,20 @@ async def test_a_first_message_that_was_given_back_leaves_the_word_to_the_next(w
     assert (await router.reserve(ANN)).continuation is None
 
 
+async def test_a_first_message_that_was_given_back_is_not_taken_for_one_on_another_line(world):
+    """After an operator's move they were moved again, by a message that never left: they go back all the same."""
+    router = world.router(loose(**HOME))
+    await (await router.reserve(ANN, line=A)).settle("SENT")
+    await router.move(ANN, B)
+    first = await router.reserve(ANN)
+    await becomes(world, router, B, status="FLAGGED")
+    second = await router.reserve(ANN)
+    assert (second.kind, second.number) == ("moved", A)
+    await first.release()
+    await second.release()
+    assert (await router.assignment(ANN)).number == B
+
+
 async def test_a_line_takes_so_many_home_a_day(world):
     """Going home is a move, within that line's moves of the day."""
     router = world.router(loose({"moves_per_day": 2}, **HOME))

@@ -935,6 +935,26 @@ def test_a_sending_day_that_was_given_back_did_not_happen(world):
     assert view(router, C).budget == 10
 
 
+@pytest.mark.parametrize(("what", "bad"), [("reputation", "CRITICAL"), ("status", "FLAGGED")])
+def test_a_line_that_was_away_is_not_good_again_by_lists_without_it(world, what, bad):
+    """After a restart nobody knows which lists held it: what it needs to be good again is seen in full."""
+    for number in (A, B, C):
+        world.account.has(number, status="ACTIVE")
+    router = world.router(loose())
+    router.lines()
+    world.clock.advance(1)
+    assert world.report(router, LineChanged, A, **{what: bad})
+    away = world.account.lines.pop(A)
+    world.polls(router, 20 * MINUTE)
+    world.account.lines[A] = away
+    router = world.router(loose())
+    found = []
+    for _ in range(3):
+        found.append(view(router, A).standing)
+        world.clock.advance(TTL + 1)
+    assert (found[0] != "ok", found[2]) == (True, "ok"), found
+
+
 def test_budget_returns_step_by_step_after_critical(world):
     """A quarter on the first sending day after the return, then twice that each further one, day and hour alike."""
     world.account.lines.pop(B)

@@ -190,6 +190,7 @@ class World:
         ]
         for process in self.processes:
             process.start(self.ready, "")
+            self.ledger.slowest = min(self.ledger.slowest, process.skew)
         self._answers = {
             asks.Read: self._read,
             asks.Swap: self._swap,
@@ -339,6 +340,7 @@ class World:
     def _tear(self, task: Task, how: str) -> None:
         asked = "nothing yet" if task.ask is None else type(task.ask).__name__
         self.seen[f"{how} at {asked}"] += 1
+        self.ledger.leapt.discard(task.name)
         del self.tasks[task.name]
         if task in self.ready:
             self.ready.remove(task)

@@ -8,7 +8,7 @@ counts against a line only what is certain.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -107,7 +107,12 @@ class Ledger:
         """The latest moment there ever was: what was a day old then may be forgotten, though the clock stepped back."""
         self.host = 0.0
         """What the host's clock shows."""
+        self.slowest = 0.0
+        """How far the slowest process's clock ever was from it: what is later than that clock shows, it takes for now."""
         self.stepped_at = NEVER
+        self.leapt: set[int] = set()
+        """The calls that were under way when the clock leapt ahead last, and that may think it is still as early as then."""
+        self.leapt_from = 0.0
         self.newest = NEVER
         """When the newest list was asked for."""
         self.moment = 0
@@ -137,6 +142,10 @@ class Ledger:
     def polled(self, lines: Sequence[Line], issued: float) -> None:
         """A list was read."""
         self.newest = max(self.newest, issued)
+        there = {line.number for line in lines}
+        for number, book in self.books.items():
+            if number not in there:
+                book.missed = max(book.missed, issued)
         for line in lines:
             book = self.book(line.number)
             book.listed = max(book.listed, issued)
@@ -360,7 +369,7 @@ class Ledger:
             self._charged(book, policy, limits, made.ident, at, now, moved=made.kind == "moved")
         else:
             self._pair(book, limits.pair_per_minute, key, now)
-        if now > self.host + AHEAD:  # it was asked before the clock stepped back
+        if now > self.host + AHEAD or self.leapt:  # it was asked before the clock stepped
             book.new_mark = book.message_mark = NEVER
         elif self.paced:
             self.must(
@@ -382,6 +391,8 @@ class Ledger:
     def _dated(self, at: float, now: float) -> float:
         """When it counts. A moment far ahead of the host's clock is one that a step of it left behind: whoever sees it next
         takes it for theirs."""
+        if self.leapt:
+            at = min(at, self.leapt_from)
         return at if at <= self.host + AHEAD else min(now, self.host)
 
     def _open_for(
@@ -536,11 +547,17 @@ class Ledger:
         self.must(self.owners[who.contact_key].number == choice.number, "a move went elsewhere")
 
     def _showed(self, its: Mapping[str, Any], changes: Mapping[str, Any], now: float) -> None:
-        issued = its["issued"]
-        for line in its["lines"] if issued <= now + DRIFT else ():  # else the clock stepped
+        issued = min(its["issued"], now + self.slowest)
+        stepped = its["issued"] > now + DRIFT  # the clock, while the list was on its way
+        for line in its["lines"]:  # else the clock stepped
             if f"line/{line.number}/standing" not in changes:
                 continue
             book = self.book(line.number)
+            if stepped:
+                book.forgiven()
+                continue
+            if issued <= book.missed:
+                continue  # a process that had the line in its list takes a later list for one that says the same of it
             if line.unrecognised is not None or line.reputation != "HEALTHY":
                 book.at_risk.shown(issued, self.moment)
             if line.reputation == "CRITICAL":
@@ -554,7 +571,7 @@ class Ledger:
 
     def _told(self, kind: str, its: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         if kind == "line":
-            report, heard = its["report"], its["now"]
+            report, heard = its["report"], min(its["now"], self.host + self.slowest)
             if isinstance(report, LineReleased):
                 self.book(report.number).released = max(heard, self.book(report.number).released)
             elif isinstance(report, LineChanged):
@@ -572,7 +589,8 @@ class Ledger:
             self.heard[report.event_id] = self.latest
         if wants_none(report) and any(key[:6] == "block/" for key in changes):
             will = self.will(str(report.to))
-            will.out, will.since = max(will.out, min(report.at, its["now"])), self.moment
+            at = min(report.at, its["now"], self.host + self.slowest)
+            will.out, will.since = max(will.out, at), self.moment
 
     @staticmethod
     def _fell(book: Book) -> None:
@@ -611,6 +629,7 @@ class Ledger:
 
     def finished(self, task: Task) -> None:
         """A call came to its end: what it answers is true."""
+        self.leapt.discard(task.name)
         made, report = task.result, task.report
         if task.what == "settle" and task.error is None:
             self.firsts.setdefault(task.made.id, task.made.outcome)
@@ -651,9 +670,14 @@ class Ledger:
                 f"{report.to} replied, unheard",
             )
 
+    def leaps(self, tasks: Iterable[int], before: float) -> None:
+        """The clock leaps ahead, while these calls are under way."""
+        self.leapt_from = min(self.leapt_from, before) if self.leapt else before
+        self.leapt.update(tasks)
+
     def stepped(self, now: float) -> None:
         """The clock stepped back: moments that it alone can explain count from now on."""
-        self.stepped_at = self.newest = self.latest
+        self.stepped_at = self.newest = max(self.latest, self.newest)
         for book in self.books.values():
             book.stepped(now, now + AHEAD)
         for will in self.wills.values():

@@ -38,6 +38,8 @@ class Book:
     operated: int = 0
     released: float = NEVER
     listed: float = NEVER
+    missed: float = NEVER
+    """The latest list that it was on, and that it was not on."""
     standing: Standing = attrs.field(factory=Standing)
     refused_until: float = NEVER
     probation: bool = False
@@ -125,6 +127,10 @@ class Book:
         self.new_mark = self.message_mark = NEVER
         self.released = self.refused_until = NEVER
         self.probe = None
+        self.forgiven()
+
+    def forgiven(self) -> None:
+        """Nothing is certain against it."""
         for each in (self.critical, self.at_risk, self.flagged):
             each.forgiven()
 

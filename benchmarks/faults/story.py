@@ -14,6 +14,7 @@ from benchmarks.faults.ledger import UNDONE
 from benchmarks.faults.lines import DAY
 from benchmarks.faults.policies import policy_of
 from benchmarks.faults.provider import MODES
+from benchmarks.faults.purpose import purpose
 from linepicker import (
     ChatHealthChanged,
     LineAssigned,
@@ -430,7 +431,10 @@ class Story:
         world.seen[f"clock stepped {step:+g} s"] += 1
         world.now += step
         if step < 0:
+            world.ledger.latest = max(world.ledger.latest, self.latest)
             world.step_back()
+        else:
+            world.ledger.leaps(world.tasks, world.now - step)
 
     def _skew(self, dice: random.Random) -> None:
         """One process's clock steps a little."""
@@ -438,6 +442,7 @@ class Story:
             process = dice.choice(self.world.processes)
             process.stepped_at = max(process.stepped_at, self.world.now + process.skew)
             process.skew = dice.choice((0.0, 2.0, -30.0, 60.0))
+            self.world.ledger.slowest = min(self.world.ledger.slowest, process.skew)
             self.world.seen["a process's clock stepped"] += 1
 
     def _storm(self, dice: random.Random) -> None:
@@ -448,7 +453,8 @@ class Story:
     def _wipe(self, dice: random.Random) -> None:
         """The store's place is taken by an empty one for a while."""
         world = self.world
-        if all(each.desk.fleet.same.version for each in world.processes):
+        opening = any(purpose(task.flow)[0] == "open" for task in world.tasks.values())
+        if not opening and all(each.desk.fleet.same.version for each in world.processes):
             world.wrong = MemoryStore(time=lambda: world.now)
             self.over["place"] = self.told + dice.choice((1, 2, 5))
 
