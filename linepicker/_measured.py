@@ -26,7 +26,6 @@ from opentelemetry.trace import (
 )
 
 from linepicker._asks import Ask, Call, Fetch, Flow, Made, Read, Scan, Swap, Tell, Who
-from linepicker._candidates import Request
 from linepicker._desk import Desk
 from linepicker._straight import Draft
 from linepicker._views import view
@@ -139,19 +138,8 @@ class Measured:
         straight: Callable[[Who, float, str], Draft | None] = desk.straight
         awake = self.instruments.awake
 
-        def reserving(
-            who: Who,
-            request: Request,
-            now: float,
-            made_id: str,
-            *,
-            key: str | None,
-            begun: Callable[[Made], None] | None = None,
-            draft: Draft | None = None,
-        ) -> Flow[Made]:
-            flow: Flow[Made] = reserve(
-                who, request, now, made_id, key=key, begun=begun, draft=draft
-            )
+        def reserving(*given: Any, draft: Draft | None = None, **named: Any) -> Flow[Made]:
+            flow: Flow[Made] = reserve(*given, draft=draft, **named)
             if draft is not None:  # what writes it counts it
                 return flow
             return self._reserve(flow) if awake() else flow
@@ -260,8 +248,8 @@ class Measured:
         return made
 
     def _write(self, write: Callable[[Draft], Made], draft: Draft) -> Made:
-        """The same for one that goes the straight way. In memory, where nobody waits, one for a known recipient that is part of
-        no trace has no span: it would be longer than what it shows."""
+        """The same for one that goes the straight way, from when it is chosen. In memory, where nobody waits, one for a known
+        recipient that is part of no trace has no span: it would be longer than what it shows."""
         brief = draft[0].kind == "known" and trace.get_current_span() is trace.INVALID_SPAN
         with _Reserving(self, None if brief else self._begin()) as reserving:
             reserving.made = made = write(draft)

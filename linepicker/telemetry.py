@@ -24,8 +24,10 @@ A store in memory is in this process: neither its durations nor its swaps' spans
 
 The spans are `linepicker.reserve`, in it `linepicker.swap` for each try to write and `linepicker.fetch` where the list of lines
 was due, and `linepicker.send` around the function that `send` calls. That one has the provider's trace id, where what the
-function returned or raised tells it, as `linepicker.provider.trace_id`. With a store in memory a reservation for somebody whose
-line is known, made outside of any trace, has no span: nobody is asked, and the span would take longer than all of it.
+function returned or raised tells it, as `linepicker.provider.trace_id`.
+
+With a store in memory, a reservation of a `Router` that asks for nothing special, for somebody whose line is known, has a span
+only within a trace: nobody is asked, and the span would take longer than all of it.
 """
 
 from __future__ import annotations

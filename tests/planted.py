@@ -69,7 +69,7 @@ BUGS = (
         "_update.py",
         "    fleet.learn(answer.records, {write.key: write.version for write in refused})",
         "    fleet.learn({} if refused else answer.records)",
-        None,
+        251,
     ),
     Bug(
         "the wrong charge is given back",
@@ -127,7 +127,7 @@ BUGS = (
         "_flow.py",
         'if ticket.outcome in ("NOT_SENT",',
         'if ticket.outcome in ("UNKNOWN", "NOT_SENT",',
-        3,
+        6,
     ),
     Bug(
         "another line is tried after UNKNOWN",

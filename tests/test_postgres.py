@@ -663,8 +663,10 @@ def test_parameters_that_are_not_ours_reach_the_driver(open_store, postgres):
     """Any parameter of libpq's works, as it is written."""
     store = open_store(application_name="a b+c", options="-c work_mem=1234kB")
     store.read([])
-    found = postgres.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'a b+c'")
-    assert found == [(1,)]
+    ((found,),) = postgres.sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'a b+c'"
+    )
+    assert found in {1, 2}  # the one that looked at the tables may be ending still
     connection = store.database.connect()
     assert connection.execute("SHOW work_mem").fetchone() == ("1234kB",)
     for name in ("transaction_timeout", "lock_timeout"):  # ours hold for a transaction
