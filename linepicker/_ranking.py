@@ -1,8 +1,8 @@
 """The best eligible line in O(log N), kept up to date line by line.
 
-Lines sit in a binary trie by a hash of their number; each node knows the best key below it. Among subtrees that hold the
-same best key, a hash of (recipient, node) chooses. So the choice does not depend on the order of the list or on the process,
-and removing a line that was not chosen changes nothing.
+Lines sit in a binary trie by a hash of their number; each node knows the best key below it. Where both subtrees of a fork hold
+the same best key, one bit of the recipient's hash chooses, another one at each depth. So the choice does not depend on the
+order of the list or on the process, and removing a line that was not chosen changes nothing.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ Key = tuple[float, float]
 
 _BITS: Final = 64
 _NONE: Final[Key] = (float("-inf"), 0.0)
-_MIX: Final = 0x9E3779B97F4A7C15
-_TOP: Final = 1 << 63
-_LOW: Final = (1 << 64) - 1
+_SALT_BITS: Final = 32
 
 
 class _Node:
     """A place in the trie: a leaf with a number, or a fork.
 
-    `name` is its place as in a binary heap: 1 the root, 2n and 2n + 1 the children of n; `mixed` is what ties are settled with.
-    The best key below it is None while nothing is; `lead` is the child that holds it, None where both do.
+    `name` is its place as in a binary heap: 1 the root, 2n and 2n + 1 the children of n. `bit`: the bit of a recipient's salt
+    that settles ties here. The best key below it is None while nothing is; `lead` is the child that holds it, None where both
+    do.
     """
 
-    __slots__ = ("best", "lead", "left", "mixed", "name", "number", "parent", "right")
+    __slots__ = ("best", "bit", "lead", "left", "name", "number", "parent", "right")
 
     def __init__(self, name: int, parent: _Node | None) -> None:
         self.name = name
-        self.mixed = name * _MIX & _LOW  # what is above has no part in the bit that is looked at
+        self.bit = 1 << (name.bit_length() - 1) % _SALT_BITS
         self.parent = parent
         self.best: Key | None = None
         self.number: str | None = None
@@ -72,7 +71,7 @@ class Trie:
             _update(leaf.parent)
 
     def first_two(self, salt: int) -> Sequence[str]:
-        """The two best, or as many as there are. *salt* settles ties."""
+        """The two best, or as many as there are. *salt*, a number of 32 bits, settles ties."""
         if self._root.best is None:
             return ()
         best, tied = _descend(self._root, salt)
@@ -107,7 +106,7 @@ def _descend(node: _Node, salt: int) -> tuple[_Node, _Node | None]:
         if (
             lead is None
         ):  # both hold it: as `_left_first`, written out since nearly all the time goes here
-            if (salt ^ node.mixed) * _MIX & _TOP:
+            if salt & node.bit:
                 lead, tied = node.right, node.left
             else:
                 lead, tied = node.left, node.right
@@ -158,7 +157,7 @@ def _update(node: _Node | None) -> None:
 
 def _left_first(node: _Node, salt: int) -> bool:
     """Of two equally good subtrees of a node, whether the left one comes first for this recipient."""
-    return not (salt ^ node.mixed) * _MIX & _TOP
+    return not salt & node.bit
 
 
 def _walk(root: _Node, salt: int) -> Iterator[str]:
