@@ -104,7 +104,7 @@ class AtRisk:
         weight: factor on its score, above 0 and at most 1.
             Source: ours; Linq: new recipients belong on HEALTHY lines.
         budget: factor on its budgets for new conversations, above 0 and at most 1.
-            Source: ours, by simulation: less wastes what the line still bears, more keeps it AT_RISK; Linq says to slow the pace.
+            Source: ours, by simulation: less wastes what it bears, more keeps it AT_RISK; Linq: slow the pace.
         pace: factor on its pace, above 0 and at most 1: gaps are divided by it, bursts multiplied.
             Source: ours; no figure is published, Linq says to slow the pace.
     """
