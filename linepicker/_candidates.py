@@ -173,7 +173,7 @@ def look_at_all(
         if code is None and not rank.excluded and rank.slot - request.max_delay > now:
             code, opens = "pace", rank.slot - request.max_delay
         if rank.excluded and rank.opens_at != NEVER:
-            rank = attrs.evolve(rank, opens_at=opening(rank, request.max_delay, now))
+            rank.opens_at = opening(rank, request.max_delay, now)
         affinity = affinity_of(who, fleet, number)
         found.append((rank.tier, rank.key, candidate(number, rank, affinity, code, opens)))
     found.sort(

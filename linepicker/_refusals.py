@@ -11,6 +11,7 @@ from linepicker._asks import Who
 from linepicker._candidates import Request, look_at_all
 from linepicker._conversation import said
 from linepicker._core import Refusal
+from linepicker._line import BUDGETS
 from linepicker.errors import Blocked, Held, NoLine, NotNow, StaleHealth
 from linepicker.fleet import Fleet
 from linepicker.model import Decision
@@ -21,6 +22,9 @@ _ERRORS: Final[Mapping[str, type[NoLine | Held | NotNow | StaleHealth]]] = {
     "not_now": NotNow,
     "stale": StaleHealth,
 }
+
+_PACED: Final = BUDGETS | {"pace"}
+"""What keeps a message off for longer while what is known of the lines is old."""
 
 
 def refused(decision: Decision) -> Blocked | NoLine | Held | NotNow | StaleHealth:
@@ -41,6 +45,8 @@ def decision_of(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now:
         retry_at = now + fleet.policy.health.ttl
         if refusal.outcome == "stale":
             retry_at = max(retry_at, min(fleet.next_try, now + fleet.policy.health.max_age))
+    elif fleet.slow and refusal.reason in _PACED and retry_at is not None:
+        retry_at = min(retry_at, now + fleet.policy.health.ttl)  # fresh news may open them sooner
     leaving = refusal.number if refusal.outcome == "held" and refusal.kind == "known" else None
     candidates = (
         attrs.evolve(each, excluded=refusal.reason, opens_at=refusal.retry_at, score=0.0)

@@ -177,7 +177,7 @@ def test_lines_says_why_a_line_is_not_like_the_others(command, fake):
     fake.set_reputation(ONE, "AT_RISK")
     fake.set_reputation(TWO, "CRITICAL")
     out = command("lines").out
-    assert re.search(rf"\{ONE} +iMessage +AT_RISK +open, slower +0/12", out)
+    assert re.search(rf"\{ONE} +iMessage +AT_RISK +open, slower +0/25", out)
     assert re.search(rf"\{TWO} +iMessage +CRITICAL +nothing goes out", out)
     assert f"\n{ONE}: AT_RISK" in out
     assert f"\n{TWO}: CRITICAL" in out

@@ -99,7 +99,7 @@ def test_the_demo_tells_of_every_standing(demos):
     out = demos[0].out
     for name in ("AT_RISK", "CRITICAL", "HEALTHY"):
         assert re.search(rf"Linq calls \+1202\d{{7}} {name} from now on", out)
-    assert re.search(r"The router: \+1202\d{7} is AT_RISK, 10 new people a day instead of 50", out)
+    assert re.search(r"The router: \+1202\d{7} is AT_RISK, 21 new people a day instead of 50", out)
     assert re.search(r"held, because \+1202\d{7} is CRITICAL; no other line is tried", out)
     assert "(403/2024 opted out), so not tried from another line" in out
 

@@ -167,7 +167,7 @@ def check_an_outage(router: Router, clock: ManualClock, heal: Callable[[], objec
         router.refresh()
     clock.set(NOW + MAX_AGE + 1)
     assert router.reserve(person(2)).kind == "new"
-    assert all(each.budget == 100 for each in router.lines())
+    assert all(each.budget == 200 for each in router.lines())
     assert all("stale" in each.reasons[0] for each in router.lines())
     clock.set(NOW + HARD + 1)
     for to in (ANN, person(3)):
@@ -378,7 +378,7 @@ def test_fault_F05_an_entry_that_is_no_line_is_left_out(fake, clock, router, cap
         ]
     )
     clock.advance(TTL + 1)
-    assert [(each.line.number, each.budget) for each in router.lines()] == [(A, 400), (B, 100)]
+    assert [(each.line.number, each.budget) for each in router.lines()] == [(A, 400), (B, 200)]
     assert "left out" in caplog.text
 
 
@@ -390,7 +390,7 @@ def test_fault_F06_an_unknown_reputation_is_at_risk_at_best(fake, clock, router,
             clock.advance(TTL + 1)
             router.lines()
     assert caplog.text.count("DOZING") == 1
-    assert [view(router, number).budget for number in (A, B, C)] == [100, 400, 400]
+    assert [view(router, number).budget for number in (A, B, C)] == [200, 400, 400]
     assert "DOZING" in " ".join(view(router, A).reasons)
     assert {router.reserve(person(n)).number for n in range(30)} == {B, C}
 
@@ -418,7 +418,7 @@ def test_fault_F06_missing_and_extra_fields_are_borne(fake, clock, router):
         ]
     )
     clock.advance(TTL + 1)
-    assert [view(router, number).budget for number in (A, B, C)] == [400, 100, 400]
+    assert [view(router, number).budget for number in (A, B, C)] == [400, 200, 400]
 
 
 @pytest.mark.parametrize("left", [0, 1])

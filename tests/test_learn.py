@@ -389,7 +389,7 @@ async def test_fixed_budgets_write_nothing(is_async):
         world.clock.advance(6 * HOUR)
     await router("report", LineChanged(A, reputation="AT_RISK", at=world.clock.now()))
     assert world.learned() == Learned()
-    assert (await router.budgets())[A] == 12
+    assert (await router.budgets())[A] == 25
 
 
 def test_a_version_that_learns_nothing_carries_it_along():

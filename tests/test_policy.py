@@ -37,7 +37,7 @@ max_delay = 300.0
 spread = 0.35
 [at_risk]
 weight = 0.25
-budget = 0.25
+budget = 0.5
 pace = 0.5
 [warmup]
 start = 10

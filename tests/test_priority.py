@@ -126,10 +126,10 @@ def test_what_an_at_risk_line_has_is_shared_likewise():
     risky = Line(B, reputation="AT_RISK")
     limits = {"new_per_day": 40, "new_per_hour": "off"}
     router = keeping(0.2, risky, limits=limits, pace=UNPACED)
-    assert until_refused(router, people(30)) == (8, "day_budget")
-    assert until_refused(router, people(30, "+1646555"), priority="urgent")[0] == 2
+    assert until_refused(router, people(30)) == (16, "day_budget")
+    assert until_refused(router, people(30, "+1646555"), priority="urgent")[0] == 4
     both = keeping(0.2, A, risky, limits=limits, pace=UNPACED)
-    for to in people(40):
+    for to in people(48):
         both.reserve(to)
     assert [both.reserve(to, priority="urgent").number for to in people(8, "+1646555")] == [A] * 8
 
@@ -258,8 +258,7 @@ def test_together_they_keep_the_lines_limits(
     router = keeping(share, Line(A, reputation=reputation), pace=pace, limits=limits)
     known = people(3)
     router.assign_many([(to, A) for to in known])
-    slow = 0.25 if reputation == "AT_RISK" else 1.0
-    pace_slow = 0.5 if reputation == "AT_RISK" else 1.0
+    slow = 0.5 if reputation == "AT_RISK" else 1.0
     opened, left, asked = [], [], []
     for n, (wait, urgent, new) in enumerate(stories):
         router._clock.advance(wait)
@@ -283,10 +282,10 @@ def test_together_they_keep_the_lines_limits(
             assert sum(at - window < each <= at for each, _ in opened) <= most
             before = sum(each > asked[n] - window for each, _ in opened[: n + 1])
             assert urgent or before <= others
-    burst = max(1, int(new_burst * pace_slow))
-    conforms([at for at, _ in opened], 20.0 / pace_slow, burst)
+    burst = max(1, int(new_burst * slow))
+    conforms([at for at, _ in opened], 20.0 / slow, burst)
     if not opened:
-        conforms([at for at, _ in left], 3.0 / pace_slow, max(1, int(message_burst * pace_slow)))
+        conforms([at for at, _ in left], 3.0 / slow, max(1, int(message_burst * slow)))
 
 
 def conforms(times, gap, burst):

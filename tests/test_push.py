@@ -706,7 +706,7 @@ def test_after_an_hour_without_webhooks_two_polls_know_every_line(opened, fake):
     shop.poll(2)
     assert shop.standings() == {first: "critical", second: "ok", third: "ok", fourth: "ok"}
     views = {view.line.number: view for view in shop.run(shop.router.lines)}
-    assert views[third].budget == 10
+    assert views[third].budget == 21  # half of what is left after the cut
     assert shop.refused(Held, f"+1212555{first[-4:]}").reason == "critical"
     shop.send(f"+1212555{second[-4:]}", "Again")
     with pytest.raises(linq.PermissionDeniedError):

@@ -625,7 +625,7 @@ def test_the_score_is_the_product_of_its_terms(world):
     assert set(each.terms) == {"weight", "tier", "headroom", "vitality", "affinity"}
     assert each.score == pytest.approx(math.prod(each.terms.values()))
     assert each.terms["tier"] == 0.25
-    assert each.terms["headroom"] == 0.5
+    assert each.terms["headroom"] == 0.75
 
 
 def test_conversations_fill_lines_in_proportion_to_their_budgets(world):
@@ -825,7 +825,7 @@ def test_a_move_is_charged_as_a_new_conversation(world):
 
 
 def test_at_risk_scales_budgets_and_pace_but_not_messages(world):
-    """A quarter of the new conversations, day and hour alike, rounded down; half the pace; all the messages."""
+    """Half of the new conversations, day and hour alike, rounded down; half the pace; all the messages."""
     world.account.lines.pop(B)
     world.account.calls(A, R)
     router = world.router(
@@ -834,9 +834,9 @@ def test_at_risk_scales_budgets_and_pace_but_not_messages(world):
             pace={"new_gap": 20, "new_burst": 5, "spread": "off"},
         )
     )
-    assert view(router, A).budget == 12
-    sent = [router.reserve(to).delay for to in people(3)]
-    assert sent == [0, 0, 40]
+    assert view(router, A).budget == 25
+    sent = [router.reserve(to).delay for to in people(7)]
+    assert sent == [0, 0, 40, 80, 120, 160, 200]
     assert refusal(NoLine, router).reason == "hour_budget"
 
 
@@ -1009,12 +1009,12 @@ def test_at_risk_counts_at_once_and_healthy_when_confirmed(world):
     router.lines()
     world.account.calls(A, R)
     world.clock.advance(TTL + 1)
-    assert view(router, A).budget == 10
+    assert view(router, A).budget == 20
     world.account.calls(A, H)
     world.clock.advance(TTL + 1)
-    assert view(router, A).budget == 10
+    assert view(router, A).budget == 20
     world.clock.advance(TTL - 1)
-    assert view(router, A).budget == 10
+    assert view(router, A).budget == 20
     world.clock.advance(2)
     assert view(router, A).budget == 40
 
@@ -2417,11 +2417,26 @@ def test_stale_health_slows_down_and_then_stops(world):
     world.clock.set(NOW + 900)
     assert view(router, A).budget == 40
     world.clock.set(NOW + 901)
-    assert view(router, A).budget == 10
+    assert view(router, A).budget == 20
     world.clock.set(NOW + 21600)
     router.reserve(ANN)
     world.clock.set(NOW + 21601)
     refusal(StaleHealth, router)
+
+
+def test_stale_health_is_asked_about_again_before_the_day_is_over(world):
+    """Budgets that only old news fills may open with the next list: retry_at is no later than that."""
+    world.account.lines.pop(B)
+    router = world.router(loose(limits={"new_per_day": 4, "new_per_hour": "off"}))
+    fill(router, 2)
+    assert router.preview(ANN).outcome == "reserved"
+    world.account.error = SourceError("down")
+    world.clock.set(NOW + 901)
+    caught = refusal(NoLine, router)
+    assert (caught.reason, caught.retry_at) == ("day_budget", NOW + 901 + TTL)
+    world.account.error = None
+    world.clock.set(caught.retry_at)
+    assert router.reserve(ANN).kind == "new"
 
 
 def test_stale_health_refuses_where_the_policy_says_so(world):

@@ -82,6 +82,13 @@ def test_a_run_is_the_same_each_time(name):
     assert play(SMALL, DAILY, MAKERS[name], seed=2).measures.trace != one.measures.trace
 
 
+def test_a_run_with_outages_is_the_same_each_time():
+    """The pauses between tries to read the list are drawn by the seed as well."""
+    often = attrs.evolve(SMALL, outages=30.0, outage_hours=6.0, demand=1.3)
+    runs = [play(often, DAILY, MAKERS["linepicker"], seed=1).measures.trace for _ in range(4)]
+    assert len(set(runs)) == 1
+
+
 @pytest.mark.parametrize("world", score.WORLDS)
 def test_a_run_is_the_same_in_another_process(world):
     """Runs of several processes are those of one, to the byte of their traces."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
@@ -94,14 +95,22 @@ class Chooser(Protocol):
 Make: TypeAlias = Callable[[Setting], Chooser]
 
 
+class _Fated(Router):
+    """A router whose chance, too, is the seed's."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(
+            setting.source, policy=setting.policy, clock=setting.clock, seed=setting.seed
+        )
+        self._dice = random.Random(f"router {setting.seed}")
+
+
 class Linepicker:
     """The real router, driven as an application would: reserve, check when the slot has come, settle, report."""
 
     def __init__(self, setting: Setting) -> None:
         self._clock = setting.clock
-        self.router = Router(
-            setting.source, policy=setting.policy, clock=setting.clock, seed=setting.seed
-        )
+        self.router = _Fated(setting)
 
     def choose(self, to: str) -> Answer:
         """What `reserve` says."""
