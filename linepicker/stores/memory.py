@@ -61,7 +61,9 @@ class MemoryStore:
         """As `Store.swap`. *seen* is iterated only when refusing."""
         if self._owner != getpid():
             self._take()
-        with self._lock:
+        lock = self._lock
+        lock.acquire()  # at half the cost of a `with`
+        try:
             if self._due:
                 self._drop_expired()
             records = self._records
@@ -89,6 +91,8 @@ class MemoryStore:
             if expiring or self._expires:
                 self._schedule(changes, expiring or [])
             return _tuple(Answer, (True, None, changes))
+        finally:
+            lock.release()
 
     def scan(self, prefix: str) -> Iterator[tuple[str, Record]]:
         """As `Store.scan`: the records as they are now."""
