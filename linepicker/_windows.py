@@ -127,11 +127,10 @@ def count_week(
 
 def count_leaving(spending: Spending, at: float, now: float, *, opened: bool, shadow: bool) -> None:
     """`add_message` and `count_week` for one message that leaves at *at*."""
-    buckets, week = spending.buckets, spending.week
-    bucket, row = at // BUCKET, at // SPREAD
-    recent = buckets and buckets[-2] == bucket and buckets[0] >= (now - DAY) // BUCKET
-    if recent and week and week[-4] == row:  # mostly: where the last one was counted too
-        spending.buckets, spending.week = buckets, week = buckets[:], week[:]
+    buckets, week = spending.buckets[:], spending.week[:]
+    recent = buckets and buckets[-2] == at // BUCKET and buckets[0] >= (now - DAY) // BUCKET
+    if recent and week and week[-4] == at // SPREAD:  # mostly: where the last one was counted too
+        spending.buckets, spending.week = buckets, week
         buckets[-1] += 1
         spending.messages += 1
         week[-3] += 1
