@@ -472,7 +472,7 @@ class LineView:
     >>> router = Router([Line("+12025550100", reputation="CRITICAL")])
     >>> (view,) = router.lines()
     >>> view.standing, view.used, view.budget, view.reasons[0]
-    ('critical', 0, 12, 'CRITICAL: nothing goes out until HEALTHY is observed and confirmed.')
+    ('critical', 0, 25, 'CRITICAL: nothing goes out until HEALTHY is observed and confirmed.')
     """
 
     line: Line
