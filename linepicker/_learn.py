@@ -2,10 +2,12 @@
 
 Additive increase, multiplicative decrease, with memory: a budget begins at the policy's limit, is cut once each time the line
 gets worse, and grows by small steps while the line is HEALTHY and its budget is really used. The load that came before a fall
-is remembered as a ceiling, near which growth slows down, and which rises slowly. Another fall to AT_RISK about there moves the
+is remembered as a ceiling, near which growth slows down, and which rises slowly; the longer the line goes without another
+fall, the larger the steps become again, since the ceiling may be out of date. Another fall to AT_RISK about there moves the
 ceiling half way only, and is cut for half as much: what a line bears differs from day to day, and some alarms are false. A
-budget is raised once per `learn.hold`, so that the verdict on the last raise can have arrived. A line without a fall of its own
-is bounded by what others fell at, unless it has carried more.
+budget is raised once per `learn.hold`, so that the verdict on the last raise can have arrived. A line without a fall of its
+own is bounded by what others fell at, unless it has carried more. A line that joined later is cut from what its warm-up
+granted, and its first falls leave no ceiling: what it bears is still rising.
 
 A fall is written with the observation that shows it; growth, and whatever holds for one sending day, with the reservation that
 opens the next one.
@@ -33,6 +35,10 @@ LEAST: Final = 0.97
 """The share of a budget that a fall leaves at most."""
 SLOWLY: Final = 0.02
 """The share of its ceiling by which a budget that is near it grows."""
+LONG: Final = 5.0
+"""The days without a fall after which these steps grow, with the square of the days: the ceiling may be out of date."""
+YOUTH: Final = 14
+"""The sending days of a line that joined later in which a fall leaves no ceiling: what it bears is still rising."""
 CROWDED: Final = 0.7
 """The most of a day that 6 h may take, however crowded the pool's days are."""
 LONGEST: Final = 366.0
@@ -107,11 +113,12 @@ def judged(
     if learn.nearness:
         learned = scored(learned, min(at, now))
     if learn.budgets:
-        learned = _cut(learned, spending, limits, policy, now_is, min(at, now), now)
+        learned = _cut(after, learned, spending, limits, policy, now_is, min(at, now), now)
     return after if learned is after.learned else attrs.evolve(after, learned=learned)
 
 
 def _cut(
+    standing: Standing,
     learned: Learned,
     spending: Spending,
     limits: Limits,
@@ -123,9 +130,13 @@ def _cut(
     learn = policy.learn
     cap = limits.new_per_day or NEVER
     floor = min(float(learn.floor), cap)
-    budget = min(learned.budget or NEVER, learned.today or NEVER, cap)
+    warms = _warm_up(standing, spending, policy)
+    budget = min(learned.budget or NEVER, learned.today or NEVER, cap, warms)
+    young = not standing.warm and spending.day <= YOUTH
     bore = load(spending, at - learn.lag, now)
-    if budget < NEVER and opened_in_week(spending, now) < learn.reply_sample:
+    if young:
+        bore = min(max(bore, load(spending, now, now)), budget)
+    elif budget < NEVER and opened_in_week(spending, now) < learn.reply_sample:
         bore = budget  # so few tell nothing of what the line bears
     share = learn.cut_at_risk if bad == 1 else learn.cut_critical
     ceiling = bore
@@ -137,7 +148,7 @@ def _cut(
         learned,
         budget=max(floor, min(least, share * ceiling)),
         today=0.0,
-        ceiling=ceiling,
+        ceiling=learned.ceiling if young else ceiling,
         relaxed_at=now,
         proven=min(learned.proven, share * ceiling),
         carried=0.0,
@@ -145,6 +156,13 @@ def _cut(
         cut_at=now,
         bounded="",
     )
+
+
+def _warm_up(standing: Standing, spending: Spending, policy: Policy) -> float:
+    """What the warm-up grants in the sending day that began last; infinite where there is none."""
+    if standing.warm:
+        return NEVER
+    return float(policy.warmup.start * policy.warmup.factor ** min(max(spending.day - 1, 0), 64))
 
 
 def opened(
@@ -175,7 +193,8 @@ def opened(
             carried, proven = bore, max(proven, min(bore, was.carried))
         used = bore >= learn.used * min(budget, was.today or NEVER)
         if budget and used and now - since >= learn.hold and not is_poor(was):
-            budget, changed_at = min(cap, budget + _step(budget, ceiling, cap, policy)), now
+            calm = (now - was.cut_at) / DAY if was.cut_at else 0.0
+            budget, changed_at = min(cap, budget + _step(budget, ceiling, cap, policy, calm)), now
     most, today, bounded = min(budget or NEVER, cap), _smooth(spending, policy, now), "jump"
     if learn.fleet and not ceiling and cap < NEVER:
         today, bounded = min(
@@ -223,12 +242,13 @@ def is_poor(learned: Learned) -> bool:
     return learned.drivers.get("overall_conversation_health", 0.0) >= POOR
 
 
-def _step(budget: float, ceiling: float, cap: float, policy: Policy) -> float:
-    """By how much a budget is raised."""
+def _step(budget: float, ceiling: float, cap: float, policy: Policy, calm: float) -> float:
+    """By how much a budget is raised, so many days after its last fall."""
     learn = policy.learn
     step = max(1.0, learn.growth * (cap if cap < NEVER else budget))
     if ceiling and budget + step > learn.near * ceiling:
-        return max(learn.near * ceiling - budget, SLOWLY * ceiling)
+        slow = SLOWLY * ceiling * max(1.0, calm / LONG) ** 2
+        return max(learn.near * ceiling - budget, min(step, slow))
     return step
 
 

@@ -149,6 +149,27 @@ def test_growth_is_slow_near_the_ceiling():
     assert after.ceiling == pytest.approx(40.4)
 
 
+@pytest.mark.parametrize(("days", "step"), [(2, 0.02), (5, 0.02), (10, 0.08), (30, 0.0625)])
+def test_growth_near_the_ceiling_gathers_pace_while_there_is_no_fall(days, step):
+    """From five days after the last fall on, with the square of the days, up to the step of a line without a ceiling."""
+    known = {"budget": 38.0, "ceiling": 40.0, "relaxed_at": NOW, "cut_at": NOW - days * DAY}
+    after = begun(healthy(**known), spent(38, 38))
+    assert after.budget - 38 == pytest.approx(min(2.5, step * 40))
+
+
+def test_a_young_line_is_cut_from_what_its_warm_up_granted():
+    """Not from the policy's limit, however few it opened, and without a ceiling; an older one as others are."""
+    young = attrs.evolve(healthy(), warm=False)
+    after = fallen(young, "AT_RISK", spent(8))
+    assert after.budget == pytest.approx(0.85 * 8)
+    assert after.ceiling == 0
+    second = fallen(young, "AT_RISK", spent(10, 30))
+    assert second.budget == pytest.approx(0.85 * 20)
+    old = spent(8)
+    old.day = 15
+    assert fallen(young, "AT_RISK", old).ceiling == 50
+
+
 def test_what_others_fell_at_bounds_a_line_that_never_fell():
     """Their mean, those without a fall standing for the limit; and never below a quarter more than it has carried."""
     evidence = Evidence()
