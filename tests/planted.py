@@ -134,7 +134,7 @@ BUGS = (
         "_send.py",
         'made.outcome is Outcome.LINE_REFUSED and made.kind == "new"',
         'made.outcome in ("LINE_REFUSED", "UNKNOWN") and made.kind == "new"',
-        None,
+        1,
     ),
     Bug(
         "moves have no limit",
@@ -283,14 +283,13 @@ BUGS = (
         "_update.py",
         "    if epoch is not None and epoch.version != fleet.same.version:",
         "    if epoch is not None and epoch.value and epoch.version != fleet.same.version:",
-        None,
+        2,
     ),
     Bug(
         "a reply that comes twice counts twice",
         "_replies.py",
         "        if event is not None and was[event] is not None:\n            return None\n",
         "",
-        None,
     ),
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
+from collections.abc import Collection
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -19,7 +20,7 @@ import attrs
 
 from benchmarks.faults.ledger import Ledger
 from benchmarks.faults.observed import NEVER
-from benchmarks.faults.provider import SEND_FAULTS, Provider, SendFailed
+from benchmarks.faults.provider import SEND_FAULTS, Provider, SendFailed, sure
 from linepicker import (
     AlreadySent,
     Blocked,
@@ -40,6 +41,7 @@ from linepicker import (
 from linepicker import _asks as asks
 from linepicker._asks import Called, Fetched, Made
 from linepicker._desk import Desk
+from linepicker._record import EPOCH
 from linepicker._settle import undo
 from linepicker.model import Report, Verdict
 from linepicker.stores import Answer
@@ -48,6 +50,8 @@ from linepicker.stores.memory import MemoryStore
 START: Final = 1_800_000_000.0
 REFUSALS: Final = (NoLine, Held, NotNow, Blocked, StaleHealth)
 _DOCUMENTED: Final = (*REFUSALS, AlreadySent, StoreError, SourceError, SendFailed)
+_UNDECIDED: Final = (*REFUSALS, StoreError, SourceError)
+"""What a call ends with whose decision was counted when it refused, or that made none."""
 _MAY_REFUSE_ARGUMENTS: Final = frozenset({"operate", "move", "assign", "inbound"})
 _OF_STORE: Final = frozenset({asks.Read, asks.Swap, asks.Scan})
 _LATER: Final = object()
@@ -125,6 +129,12 @@ class Task:
     report: Report | None = None
     tries: int = 0
     looked: int = 0
+    asked: int = 0
+    """Until which write it has read lines, and what its recipient wants."""
+    called: SendFailed | None = None
+    """What its last call of the provider raised."""
+    misled: bool = False
+    """Whether it was another store that told it something last."""
     several: dict[str, Made] | None = None
     policy: Policy = attrs.field(init=False)
     asked_under: Policy = attrs.field(init=False)
@@ -277,6 +287,8 @@ class World:
                         return
                 else:
                     task.held = _LATER
+                    if type(task.ask) is asks.Sleep:
+                        task.asked = self.ledger.moment  # who waited must look again
                 task.policy = task.process.policy  # by which it decides on its next question
                 if type(answer) is _Raised:
                     task.ask = task.flow.throw(answer.error)
@@ -304,11 +316,14 @@ class World:
             type(error).__name__,
             made and (made.id, made.number, made.kind, made.send_at),
         )
-        if task.what in ("reserve", "send", "preview") and not isinstance(error, REFUSALS):
+        if task.what in ("reserve", "send", "preview") and not isinstance(error, _UNDECIDED):
             self.decisions += 1
         self.ledger.finished(task)
         if isinstance(error, REFUSALS) and not isinstance(error, Blocked):
             decided = error.decision
+            self.ledger.must(
+                not task.misled, f"{task.what} took another store for its own: {error}"
+            )
             self.ledger.must(
                 decided is None or error.retry_at > decided.at,
                 f"a refusal asks to come back at once or before: {error}",
@@ -369,8 +384,17 @@ class World:
         if self.roll() < self.faults.store_before:
             self.seen["store out: read"] += 1
             raise StoreError("the store is out")
-        task.looked = self.ledger.moment
+        self._looks(task, ask.keys)
         return (self.wrong or self.store).read(ask.keys)
+
+    def _looks(self, task: Task, keys: Collection[str]) -> None:
+        """It gets to know what there is at these keys."""
+        task.looked = self.ledger.moment
+        for key in keys:
+            if key[:6] == "block/":
+                task.asked = task.looked
+            elif key == EPOCH:
+                task.misled = self.wrong is not None and len(keys) > 1
 
     def _scan(self, task: Task, ask: asks.Scan) -> Any:
         if self.roll() < self.faults.store_before:
@@ -385,11 +409,11 @@ class World:
             self.seen["store out before a write" + ", unseen" * unknown] += 1
             raise StoreError("the store is out", unknown=unknown)
         answer = (self.wrong or self.store).swap(ask.writes, seen=ask.seen)
-        task.looked = self.ledger.moment
         if answer.applied:
             self.ledger.must(self.wrong is None, f"{task.what} wrote to another store")
             self.ledger.applied(task, ask.writes, self.now)
-            task.looked = self.ledger.moment
+        self._looks(task, [write.key for write in ask.writes])
+        if answer.applied:
             if faults.store_after and self.roll() < faults.store_after:
                 self.seen["store out after a write"] += 1
                 raise StoreError("the answer was lost", unknown=True)
@@ -422,6 +446,7 @@ class World:
 
     def _call(self, task: Task, ask: asks.Call) -> Any:
         made, dice = ask.made, self.dice
+        self.ledger.must(sure(task.called), f"{task.message} was tried again, though it may be out")
         task.made, task.calling = made, True
         self.ledger.called(task, made, self.now)
         fault = dice.choice(SEND_FAULTS) if self.roll() < self.faults.send else None
@@ -436,10 +461,8 @@ class World:
         if fault is not None:
             verdict, took = fault.verdict, fault.took
             self.seen[f"send {fault.name}"] += 1
-        good = verdict.outcome is Outcome.SENT
-        return self._later(
-            task, took, Called(verdict, None if good else SendFailed(verdict), verdict)
-        )
+        task.called = None if verdict.outcome is Outcome.SENT else SendFailed(verdict)
+        return self._later(task, took, Called(verdict, task.called, verdict))
 
     # Webhooks
 

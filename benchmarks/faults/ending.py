@@ -21,7 +21,8 @@ def end_well(world: World, people: Sequence[Any], now: float) -> None:
     world.dice.seed(7)
     world.faults, world.wrong, world.now = Faults(), None, now
     for process in world.processes:
-        process.stepped_at, process.skew = now + max(0.0, process.skew), 0.0
+        shown = now + max(0.0, process.skew)
+        process.stepped_at, process.skew = max(process.stepped_at, shown), 0.0
     provider.mode, provider.flagged, provider.refusing = "ok", set(), set()
     provider.opted_out.clear()
     provider.listed = set(provider.names)

@@ -15,6 +15,7 @@ import attrs
 
 from benchmarks.faults.lines import DAY, EPS, Book, Charge
 from benchmarks.faults.observed import DRIFT, NEVER
+from benchmarks.faults.provider import sure
 from benchmarks.faults.purpose import purpose
 from linepicker import (
     ChatHealthChanged,
@@ -29,6 +30,7 @@ from linepicker import (
 from linepicker._asks import Made
 from linepicker._contact import Contact
 from linepicker._record import EPOCH, Spending, Standing
+from linepicker._upkeep import EVENTS_KEPT
 from linepicker._windows import BUCKET
 from linepicker.model import Report
 from linepicker.stores import SAME, Write
@@ -43,6 +45,9 @@ LEASE: Final = 600.0
 """How long an unsettled trial keeps a line on probation to itself, in seconds after it was to leave."""
 UNDONE: Final = frozenset({Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED})
 _BLAMELESS: Final = UNDONE - {Outcome.LINE_REFUSED} | {Outcome.RATE_LIMITED, Outcome.UNKNOWN}
+_ANSWERS: Final = frozenset(
+    {"reserve", "preview", "assignment", "lines", "capacity", "plan", "check"}
+)
 _ZONES: Final[Mapping[str, float]] = {"UTC": 0.0, "Etc/GMT+8": -8.0, "Etc/GMT-9": 9.0}
 
 
@@ -100,7 +105,7 @@ class Ledger:
         self.firsts: dict[str, Outcome] = {}
         """What became of a reservation, by the first call that said so."""
         self.heard: dict[str, float] = {}
-        """The replies that were taken, by event, and when."""
+        """The replies that were taken, by event, and until when that is known."""
         self.messages: dict[str, dict[str, float]] = {}
         """The ids that the provider accepted for one message of the application, and when first."""
         self.latest = 0.0
@@ -307,6 +312,8 @@ class Ledger:
             self.must(new == {its["ident"]}, f"{where}: a move was not charged")
             self.must(not change or not sure, f"{where}: a move is no message")
         elif kind in ("reply", "pay"):
+            heard = self.heard.get(its["report"].event_id, NEVER) if kind == "reply" else NEVER
+            self.must(self.latest >= heard, f"{where}: a reply was counted twice")
             key = its["report"].event_id if kind == "reply" else its["made"].ident
             at = its["report"].at if kind == "reply" else its["made"].send_at
             at = self._dated(at, its["now"])
@@ -586,7 +593,7 @@ class Ledger:
             return
         report = its["report"]
         if kind == "reply" and report.event_id and any(key[:6] == "event/" for key in changes):
-            self.heard[report.event_id] = self.latest
+            self.heard[report.event_id] = its["now"] + EVENTS_KEPT
         if wants_none(report) and any(key[:6] == "block/" for key in changes):
             will = self.will(str(report.to))
             at = min(report.at, its["now"], self.host + self.slowest)
@@ -618,7 +625,7 @@ class Ledger:
             resumed=made.resumed,
             looked=task.looked,
         )
-        self._wanted(made, made, task.looked)
+        self._wanted(made, made, task.asked)
 
     def accepted(self, task: Task, made: Made, now: float) -> None:
         """The provider accepted it. A key knows it for a day after it was reserved."""
@@ -635,6 +642,11 @@ class Ledger:
             self.firsts.setdefault(task.made.id, task.made.outcome)
         if isinstance(made, Made) and not (made.in_outage or made.resumed):
             self.must(made.id in self.counted, f"{made.id} was promised, and not written")
+        if task.error is None and task.what in _ANSWERS:
+            alone = isinstance(made, Made) and made.in_outage
+            self.must(not task.misled or alone, f"{task.what} was answered by another store")
+        if not sure(task.called):
+            self.must(task.error is task.called, f"{task.message}: what the call raised is lost")
         if report is not None and task.result is False:
             self._ignored(task, report)
 

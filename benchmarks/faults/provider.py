@@ -23,6 +23,11 @@ class SendFailed(Exception):
         self.verdict = verdict
 
 
+def sure(failed: SendFailed | None) -> bool:
+    """Whether it did not go out because of the line: only then another line is tried."""
+    return failed is None or failed.verdict.outcome is Outcome.LINE_REFUSED
+
+
 @attrs.frozen
 class SendFault:
     """One way a send fails. `arrives`: how likely the message is taken all the same; `took`: seconds until the call ends."""

@@ -36,9 +36,9 @@ from linepicker._settle import settle_once
 from linepicker.stores.memory import MemoryStore
 
 KINDS: Final = {
-    "reserve": 30,
-    "send": 25,
-    "settle": 18,
+    "reserve": 45,
+    "send": 38,
+    "settle": 26,
     "wait": 14,
     "turn": 5,
     "flag": 3,

@@ -13,7 +13,7 @@ import attrs
 from benchmarks.faults.ledger import Violation
 from benchmarks.faults.story import KINDS, Step, Story
 
-STEPS: Final = 600
+STEPS: Final = 950
 
 
 @attrs.frozen
