@@ -170,10 +170,9 @@ class History:
                 "record": record,
                 "shadow": shadow,
             }
-            if loop is None:
-                self.routers.append(Router(self.source, **given))
-            else:
-                self.routers.append(Awaited(loop, AsyncRouter(self.source, **given)))
+            made = (Router if loop is None else AsyncRouter)(self.source, **given)
+            made._dice.seed(len(self.routers))  # how long a failed list is let be is drawn, too
+            self.routers.append(made if loop is None else Awaited(loop, made))
         self.people: list[Any] = []
         self.open: list[Any] = []
         self.messages: list[tuple[str, Any, str]] = []

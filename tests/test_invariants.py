@@ -125,7 +125,7 @@ class State:
     @property
     def limit(self) -> int:
         """What of the budget its reputation leaves it."""
-        return self.budget if self.reputation is H else max(1, self.budget // 4)
+        return self.budget if self.reputation is H else max(1, self.budget // 2)
 
     @property
     def remaining(self) -> int:
