@@ -41,9 +41,7 @@ from linepicker._small import Ticket, encode_small
 from linepicker._straight import Draft, straight, taken, writes
 from linepicker._update import absorb, busy
 from linepicker._windows import DAY
-from linepicker.errors import (
-    StoreError,
-)
+from linepicker.errors import StoreError
 from linepicker.fleet import Fleet
 from linepicker.model import Decision, Line, Outcome
 from linepicker.stores import Answer, Write
@@ -104,6 +102,7 @@ def reserve(
             answer = yield Swap(written, seen)
         except StoreError as error:
             if error.unknown and (yield from _went_in(fleet, who, made.ident)):
+                yield from _gates(fleet, made, (yield Now()))  # as they are after that while
                 return made
             _withdraw(fleet, made_id)
             raise
@@ -258,8 +257,9 @@ def _ticket(made: Made) -> Ticket:
 
 def _went_in(fleet: Fleet, who: Who, ident: int) -> Flow[bool]:
     """Whether a swap whose answer was lost is seen to have been applied."""
+    block = (who.block_key,) if who.block_key else ()
     try:
-        answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
+        answer: Answer = yield Read([who.contact_key, *block, EPOCH, *fleet.keys()])
     except StoreError:
         return False  # as little is known as before
     absorb(fleet, answer, who)
@@ -381,6 +381,12 @@ def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
             return  # it was made without the store, by what this process knows
         raise
     absorb(fleet, answer, who)
+    yield from _gates(fleet, made, now)
+
+
+def _gates(fleet: Fleet, made: Made, now: float) -> Flow[None]:
+    """If a gate forbids the send, by what has just been read, give the reservation back and raise."""
+    who, number = made.who, made.number
     contact, block = who.contact, who.block
     state, refusal = fleet.state(number), None
     fleet.at(now)

@@ -630,6 +630,51 @@ def test_fault_F17_an_answer_lost_after_the_write_gives_the_same_reservation(clo
     assert used(router) == 1  # it was handed out twice: the other may have been sent
 
 
+class Meanwhile(Failing):
+    """A store of which an answer is lost, while somebody else does something."""
+
+    def __init__(self, done) -> None:
+        super().__init__()
+        self.done = done
+
+    def swap(self, writes, *, seen={}) -> Answer:  # noqa: B006  as the port has it
+        """As ever; before the answer is lost it is done."""
+        lost, self.lost = self.lost, False
+        answer = super().swap(writes, seen=seen)
+        if lost:
+            self.done()
+            raise StoreError("the answer was lost", unknown=True)
+        return answer
+
+
+@pytest.mark.parametrize("verb", ["reserve", "send"])
+@pytest.mark.parametrize(
+    ("said", "refusal", "code"),
+    [
+        (lambda other: other.report(OptedOut(ANN, at=NOW)), Blocked, "opted_out"),
+        (lambda other: other.pause(A), Held, "paused"),
+        (lambda other: other.drain(A), Held, "draining"),
+        (lambda other: other.report(LineChanged(A, status="FLAGGED", at=NOW)), Held, "flagged"),
+    ],
+    ids=["opted out", "paused", "drained", "flagged"],
+)
+def test_fault_F17_what_was_said_while_an_answer_was_lost_bars_the_message(
+    clock, verb, said, refusal, code
+):
+    """A reservation whose answer was lost meets the gates as they are when it is found, and is given back."""
+    store = Meanwhile(lambda: said(other))
+    other, router = (Router([Line(A)], clock=clock, store=store, policy=policy()) for _ in range(2))
+    other.lines(), router.lines()
+    store.lost = True
+    calls = []
+    with pytest.raises(refusal) as raised:
+        router.reserve(ANN) if verb == "reserve" else router.send(ANN, calls.append)
+    assert raised.value.decision.reason == code
+    assert not calls
+    assert used(router) == 0
+    assert router.assignment(ANN) is None
+
+
 def test_fault_F17_a_store_that_dies_at_once_leaves_one_line(clock):
     """The write went in, the answer and the store are gone: an error that says so, and the retry finds the same line."""
 

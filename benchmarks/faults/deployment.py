@@ -321,9 +321,8 @@ class World:
         self.ledger.finished(task)
         if isinstance(error, REFUSALS) and not isinstance(error, Blocked):
             decided = error.decision
-            self.ledger.must(
-                not task.misled, f"{task.what} took another store for its own: {error}"
-            )
+            mine = not task.misled or isinstance(error, StaleHealth)  # which rests on no record
+            self.ledger.must(mine, f"{task.what} took another store for its own: {error}")
             self.ledger.must(
                 decided is None or error.retry_at > decided.at,
                 f"a refusal asks to come back at once or before: {error}",
