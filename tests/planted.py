@@ -247,7 +247,9 @@ BUGS = (
     Bug(
         "a lost answer counts as not written",
         "_flow.py",
-        "            if error.unknown and (yield from _went_in(fleet, who, made.ident)):\n                yield from _gates(fleet, made, (yield Now()))  # as they are after that while\n                return made\n",
+        "            if error.unknown and (yield from _went_in(fleet, who, made.ident)):\n"
+        "                yield from _gates(fleet, made, (yield Now()))  # as they are after that while\n"
+        "                return made\n",
         "            if error.unknown:\n                made_id = made_id[::-1]\n                continue\n",
         seed=2,
     ),
