@@ -163,7 +163,7 @@ def _litellm(strategy: str) -> Subject:
             }
             for line in lines(LINES)
         ],
-        routing_strategy=strategy,  # type: ignore[arg-type]
+        routing_strategy=strategy,  # type: ignore[arg-type]  # one of its Literals
     )
     choose = router.get_available_deployment
     if strategy == "cost-based-routing":  # it has no other

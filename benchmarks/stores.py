@@ -391,11 +391,17 @@ def member() -> None:
         if what == "bare":
             plain = "&".join(each for each in url.split("&") if not each.startswith("namespace="))
             make, values = _CALLS[name](plain, 1 + int(place), house), (bytes(500), bytes(67))
-            work = lambda calls: _times(calls, lambda: make(values))()  # noqa: E731
+
+            def work(calls: int) -> object:
+                return _times(calls, lambda: make(values))()
+
         else:
             router = house.enter_context(Router(lines(int(line_count)), policy=ROOMY, store=url))
             new = people(1_000_000 * (1 + int(place)))
-            work = lambda calls: [router.reserve(to) for to in islice(new, calls)]  # noqa: E731
+
+            def work(calls: int) -> object:
+                return [router.reserve(to) for to in islice(new, calls)]
+
         work(1)
         print(json.dumps("ready"), flush=True)
         for line in sys.stdin:

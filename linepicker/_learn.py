@@ -130,7 +130,7 @@ def _cut(
     learn = policy.learn
     cap = limits.new_per_day or NEVER
     floor = min(float(learn.floor), cap)
-    warms = _warm_up(standing, spending, policy)
+    warms = NEVER if standing.warm else warm_up(policy, max(spending.day, 1))
     budget = min(learned.budget or NEVER, learned.today or NEVER, cap, warms)
     young = not standing.warm and spending.day <= YOUTH
     bore = load(spending, at - learn.lag, now)
@@ -158,11 +158,9 @@ def _cut(
     )
 
 
-def _warm_up(standing: Standing, spending: Spending, policy: Policy) -> float:
-    """What the warm-up grants in the sending day that began last; infinite where there is none."""
-    if standing.warm:
-        return NEVER
-    return float(policy.warmup.start * policy.warmup.factor ** min(max(spending.day - 1, 0), 64))
+def warm_up(policy: Policy, day: int) -> float:
+    """What the warm-up grants a line that joined later in one of its sending days, the first being 1."""
+    return float(policy.warmup.start * policy.warmup.factor ** min(day - 1, 64))
 
 
 def opened(

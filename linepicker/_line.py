@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from linepicker import _windows as windows
-from linepicker._learn import allowed, shares
+from linepicker._learn import allowed, shares, warm_up
 from linepicker._nearness import calm, fades
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
@@ -230,7 +230,7 @@ def whole_budget(state: LineState, policy: Policy, now: float, *, slow: bool) ->
     at_risk = state.conclusion.at_risk or slow
     cap = allowed(state.standing, policy)
     if not state.standing.warm:
-        cap = min(cap, policy.warmup.start * policy.warmup.factor ** min(number - 1, 64))
+        cap = min(cap, warm_up(policy, number))
     scale = policy.at_risk.budget if at_risk else 1.0
     ramp_for = state.conclusion.ramp_for
     if ramp_for:

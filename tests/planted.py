@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @attrs.frozen
 class Bug:
-    """One change of the code. `seed`: one that finds it; None: none is known."""
+    """One change of the code. `seed`: one that finds it."""
 
     name: str
     file: str
     old: str
     new: str
-    seed: int | None = 0
+    seed: int = 0
 
     def planted(self, folder: Path) -> None:
         """Copy the library and the simulation to a folder, with the bug in it."""
