@@ -23,6 +23,7 @@ import time
 from bisect import bisect_right
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import attrs
 import processes
@@ -60,6 +61,8 @@ def router(store: str | stores.Handle) -> Router:
 class Counts:
     """How many calls each process has ended, shared by all; the last of them says whether to go on."""
 
+    ENDED: Final = 1 << 60
+
     def __init__(self, directory: Path, processes: int) -> None:
         path = directory / "counts"
         self.processes = processes
@@ -78,7 +81,7 @@ class Counts:
 
     def wait(self, more: int) -> None:
         """Return when each process has ended so many more calls."""
-        until = [self.get(process) + more for process in range(self.processes)]
+        until = [min(self.get(process) + more, self.ENDED) for process in range(self.processes)]
         while any(self.get(process) < count for process, count in enumerate(until)):
             time.sleep(0.0002)
 
@@ -87,17 +90,20 @@ def work(directory: Path, process: int, count: int, store: str | stores.Handle) 
     """Reserve for one new recipient after the other."""
     counts, place = Counts(directory, count), {number: i for i, number in enumerate(NUMBERS)}
     notes = os.open(directory / f"calls-{process}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    with router(store) as mine:
-        ended = 0
-        while not counts.get(count):
-            to = f"+1{200 + process}{2_000_000 + ended}"
-            began = time.monotonic()
-            made = mine.reserve(to)
-            os.write(notes, CALL.pack(began, time.monotonic(), place[made.number]))
-            ended += 1
-            counts.put(process, ended)
-            time.sleep(0.002)  # or one of them may be kept waiting by the others
-    os.close(notes)
+    try:
+        with router(store) as mine:
+            ended = 0
+            while not counts.get(count):
+                to = f"+1{200 + process}{2_000_000 + ended}"
+                began = time.monotonic()
+                made = mine.reserve(to)
+                os.write(notes, CALL.pack(began, time.monotonic(), place[made.number]))
+                ended += 1
+                counts.put(process, ended)
+                time.sleep(0.002)  # or one of them may be kept waiting by the others
+    finally:  # whoever waits for its next call would wait for ever
+        counts.put(process, Counts.ENDED)
+        os.close(notes)
 
 
 def trials(

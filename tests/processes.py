@@ -212,12 +212,18 @@ def run_threads(trial: Trial) -> dict[str, object]:
     began, every = time.monotonic(), sys.getswitchinterval()
     budgets = dict.fromkeys(trial.numbers, trial.per_day)
     (trial.directory / "budgets.json").write_text(json.dumps(budgets))
-    store = stores.open("memory://")
-    threads = [
-        threading.Thread(target=work, args=(trial, process, store))
-        for process in range(trial.processes)
-    ]
-    Places(trial)
+    store, places, failed = stores.open("memory://"), Places(trial), list[int]()
+
+    def one(process: int) -> None:
+        try:
+            work(trial, process, store)
+        except BaseException:
+            failed.append(process)
+            raise
+        finally:  # whoever waits to meet it would wait for ever
+            places.put(process, Places.ENDED)
+
+    threads = [threading.Thread(target=one, args=(process,)) for process in range(trial.processes)]
     try:
         sys.setswitchinterval(1e-6)
         for each in threads:
@@ -227,7 +233,8 @@ def run_threads(trial: Trial) -> dict[str, object]:
     finally:
         sys.setswitchinterval(every)
     took = time.monotonic() - began
-    return {**judged(trial, store), "failed": 0, "killed": 0, "seconds": round(took, 1)}
+    found = judged(trial, store)
+    return {**found, "failed": len(failed), "killed": 0, "seconds": round(took, 1)}
 
 
 def judged(trial: Trial, store: str | stores.Handle = "") -> dict[str, object]:
