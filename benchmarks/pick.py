@@ -24,6 +24,7 @@ import asyncio
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import count, cycle, islice
@@ -53,6 +54,8 @@ ROOMY = Policy.from_dict(
 LITELLM_LINES = (10, 100, 1000)
 SQLITE_LINES = 100
 ASYNC_LINES = 100
+THREADS = 8
+THREADS_LINES = 1000
 _MESSAGES = [{"role": "user", "content": "hello"}]
 
 
@@ -101,6 +104,7 @@ def subjects(
             _known(n, strangers, house),
             _known_within_limits(n, scale.messages, strangers, house),
         ]
+    found.append(_in_threads(strangers, house))
     found += _in_asyncio(strangers, house)
     for synchronous in ("normal", "full"):
         found += _in_sqlite(synchronous, strangers, house)
@@ -167,6 +171,14 @@ def goals(scale: Scale) -> list[Goal]:
             "Router: known + settle",
         )
     )
+    if THREADS_LINES in scale.lines:
+        compared.append(
+            Goal(
+                f"new in {THREADS} threads / new: {THREADS_LINES:,} lines",
+                f"new in {THREADS} threads, {THREADS_LINES:,} lines",
+                f"new, {THREADS_LINES:,} lines",
+            )
+        )
     compared += [
         Goal(f"naive scan / new: {n:,} lines", f"naive scan, {n:,} lines", f"new, {n:,} lines")
         for n in scale.lines
@@ -181,6 +193,26 @@ def new(n: int, strangers: Iterator[str], house: ExitStack) -> Subject:
     """A reservation for somebody new, among so many lines without limits."""
     router = house.enter_context(Router(_lines(n), policy=ROOMY))
     return Subject(f"new, {n:,} lines", reserving(router, strangers))
+
+
+def _in_threads(strangers: Iterator[str], house: ExitStack) -> Subject:
+    """The same router asked by several threads at once: the time that all of them take for a reservation."""
+    router = house.enter_context(Router(_lines(THREADS_LINES), policy=ROOMY))
+
+    def prepare(calls: int) -> Callable[[], object]:
+        each = reserving(router, strangers)
+        shares = [calls // THREADS + (i < calls % THREADS) for i in range(THREADS)]
+        threads = [threading.Thread(target=each(share)) for share in shares]
+
+        def work() -> None:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        return work
+
+    return Subject(f"new in {THREADS} threads, {THREADS_LINES:,} lines", prepare)
 
 
 def reserving(router: Router, people: Iterator[str]) -> Callable[[int], Callable[[], object]]:
