@@ -319,8 +319,7 @@ class Desk:
         yield from read_people(self.fleet, people)
         if held is not None:
             yield from hold(self.fleet, people, self._plain, now, deadline, held)
-            now = yield Now()
-            self.fleet.at(now)
+            now = self.fleet.at((yield Now()))
         made = sorted((held or {}).values(), key=lambda each: each.send_at)
         return (yield from plan(self.fleet, people, self._plain, now, deadline, made))
 

@@ -24,18 +24,16 @@ from linepicker._asks import (
 )
 from linepicker._candidates import Request, look_at_all
 from linepicker._charge import charge
+from linepicker._check import check, gates
 from linepicker._contact import PAIR_KEPT, Contact, first_contact
-from linepicker._conversation import look, said
+from linepicker._conversation import said
 from linepicker._core import Grant, Refusal, decide
 from linepicker._days import begins
 from linepicker._decode import decode
-from linepicker._line import exclusion, new_exclusion
 from linepicker._polls import ready
-from linepicker._quiet import in_words, quiet_until
 from linepicker._record import EPOCH
 from linepicker._refusals import decision_of, refused, with_cause
 from linepicker._seen import NOTHING
-from linepicker._settle import undo
 from linepicker._sketch import with_opening
 from linepicker._small import Ticket, encode_small
 from linepicker._straight import Draft, straight, taken, writes
@@ -64,33 +62,30 @@ def reserve(
     """Choose, charge, and promise; or raise a refusal. *begun* is told of a reservation before it is written. *plain*: nothing
     is asked for, so that it may go the straight way; *draft*: it did, and this is to be written."""
     draft = draft or (straight(fleet, who, request, now, made_id) if plain and not key else None)
-    if draft is None and not fleet.calm(now):
+    if draft is None and fleet.calm(now) is None:
         now = yield from ready(fleet, now)
     ticket = _TicketSeen(records.ticket_key(fleet.pool, key)) if key else _NO_TICKET
     fresh: set[str] = set()
     for attempt in range(ATTEMPTS):
         if attempt > 1 and not attempt % 2:  # after a pause: it only looks, the next acts at once
-            dice: float = yield Dice()
-            yield Sleep(min(0.25, 0.002 * 2 ** min(attempt // 2, 7)) * dice)
-            if (
-                attempt % 8 == 4
-            ):  # of a long fleet refusals bring but the best, some after the other
-                absorb(fleet, (yield Read(fleet.keys())), who)
-            now = yield Now()
-            fleet.at(now)
-        choice: Any = decide(request, who, fleet, now) if draft is None else None
-        while isinstance(choice, Refusal):
-            unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
-            if not unread:
-                raise (yield from _refusing(fleet, request, who, choice, now, made_id, key))
-            answer: Answer = yield Read(unread)
-            fresh.update(unread)
-            absorb(fleet, answer, who)
-            earlier = yield from _resumed(fleet, request, answer, ticket, who, key, now)
-            if earlier is not None:
-                return earlier
+            yield from _pause(fleet, who, attempt // 2)
+        if draft is None:
+            now = fleet.at((yield Now()) if attempt else now)
             choice = decide(request, who, fleet, now)
-        drafted, draft = draft or _draft(fleet, request, who, choice, now, made_id), None
+            while isinstance(choice, Refusal):  # which stands once what is behind it was read
+                unread = [k for k in _behind(fleet, who, choice, ticket.key) if k not in fresh]
+                if not unread:
+                    raise (yield from _refusing(fleet, request, who, choice, now, made_id, key))
+                answer: Answer = yield Read(unread)
+                fresh.update(unread)
+                absorb(fleet, answer, who)
+                earlier = yield from _resumed(fleet, request, answer, ticket, who, key, now)
+                if earlier is not None:
+                    return earlier
+                now = fleet.at((yield Now()))
+                choice = decide(request, who, fleet, now)
+            draft = _draft(fleet, request, who, choice, now, made_id)
+        drafted, draft = draft, None
         made, _, _, written, seen, _ = drafted
         if ticket.key is not None:
             made.key = key
@@ -102,7 +97,7 @@ def reserve(
             answer = yield Swap(written, seen)
         except StoreError as error:
             if error.unknown and (yield from _went_in(fleet, who, made.ident)):
-                yield from _gates(fleet, made, (yield Now()))  # as they are after that while
+                yield from gates(fleet, made)  # as they are after that while
                 return made
             _withdraw(fleet, made_id)
             raise
@@ -117,6 +112,14 @@ def reserve(
         if earlier is not None:
             return earlier
     raise busy()
+
+
+def _pause(fleet: Fleet, who: Who, times: int) -> Flow[None]:
+    """Let others go first, longer each time."""
+    dice: float = yield Dice()
+    yield Sleep(min(0.25, 0.002 * 2 ** min(times, 7)) * dice)
+    if times % 4 == 2:  # of a long fleet refusals bring but the best, some after the other
+        absorb(fleet, (yield Read(fleet.keys())), who)
 
 
 def _refusing(
@@ -233,7 +236,7 @@ def _resumed(
                     fleet, answer, who
                 )  # it was settled meanwhile, or handed out by somebody else
                 continue
-        yield from check(fleet, earlier, now)
+        yield from check(fleet, earlier)
         return earlier
     return None
 
@@ -276,7 +279,7 @@ def preview(fleet: Fleet, request: Request, who: Who, now: float) -> Flow[Decisi
         keys.append(who.block_key)
     answer: Answer = yield Read(keys)
     absorb(fleet, answer, who)
-    fleet.at(now)
+    now = fleet.at((yield Now()))
     choice = decide(request, who, fleet, now)
     if isinstance(choice, Refusal):
         return decision_of(fleet, request, who, choice, now)
@@ -359,60 +362,3 @@ def _earlier(
     made.moved_from, made.continuation = ticket.moved_from, ticket.continuation
     made.chat_id, made.key, made.outcome, made.resumed = chat_id, key, outcome, True
     return made
-
-
-# Checking
-
-
-def check(fleet: Fleet, made: Made, now: float) -> Flow[None]:
-    """Read line and recipient anew; if a gate now forbids the send, give the reservation back and raise."""
-    who, number = made.who, made.number
-    keys = [
-        who.contact_key,
-        records.standing_key(number),
-        records.spending_key(number),
-        EPOCH,
-        *((who.block_key,) if who.block_key else ()),
-    ]
-    try:
-        answer: Answer = yield Read(keys)
-    except StoreError:
-        if made.in_outage:
-            return  # it was made without the store, by what this process knows
-        raise
-    absorb(fleet, answer, who)
-    yield from _gates(fleet, made, now)
-
-
-def _gates(fleet: Fleet, made: Made, now: float) -> Flow[None]:
-    """If a gate forbids the send, by what has just been read, give the reservation back and raise."""
-    who, number = made.who, made.number
-    contact, block = who.contact, who.block
-    state, refusal = fleet.state(number), None
-    fleet.at(now)
-    code = block.code if block and not made.override_optout else None
-    if code is not None:
-        refusal = Refusal("blocked", code, None, number, made.kind)
-    elif state is None:
-        refusal = Refusal("held", "not_in_fleet", None, number, made.kind)
-    elif contact is None or contact.number != number:
-        refusal = Refusal("held", "excluded", None, number, made.kind)
-    else:
-        gate = exclusion if made.kind == "known" or made.resumed else new_exclusion
-        code, ends = gate(state, now, mine=made.ident)
-        if code is not None:
-            retry_at = None if ends == float("inf") else ends
-            refusal = Refusal("held", code, retry_at, number, made.kind)
-        else:
-            told = None if contact.health()[1] > made.at else made.chat_health
-            held, _, _ = look(contact, told, fleet.policy, now, inbound=True)
-            wakes = None if made.inbound or not who.rest else quiet_until(who.rest, now)
-            if held is not None:
-                refusal = Refusal("held", "quiet", None, number, made.kind, (("quiet", held),))
-            elif wakes is not None:
-                retry_at = None if wakes == float("inf") else wakes
-                notes = (("quiet_hours", in_words(who.rest, now)),)
-                refusal = Refusal("held", "quiet", retry_at, number, made.kind, notes)
-    if refusal is not None:
-        yield from undo(fleet, made, now)
-        raise refused(decision_of(fleet, Request(), who, refusal, now))

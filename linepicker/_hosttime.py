@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 from linepicker.stores import Write
 
@@ -35,20 +36,29 @@ class AsyncClock(Protocol):
         ...
 
 
+asking: Final = time.monotonic
+"""When a store is asked: what `HostTime.heard` wants to know."""
+
+
 class HostTime:
     """The monotonic clock, set by the store's time where it tells any, else by the wall clock at the start: a wall clock
     that steps later freezes nothing."""
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
+        self._heard = -math.inf
 
     def now(self) -> float:
         """Epoch seconds UTC."""
         return time.monotonic() + self._offset
 
-    def heard(self, store_now: float) -> None:
-        """The store's time, just now."""
-        self._offset = store_now - time.monotonic()
+    def heard(self, store_now: float, asked: float) -> None:
+        """The store's time, just now, if its answer took no time; *asked*: when it was, by the monotonic clock. One that was
+        overtaken by another changes nothing that its way may explain: else it would turn the clock back."""
+        now = time.monotonic()
+        offset = store_now - now
+        if asked >= self._heard or not offset < self._offset <= store_now - asked:
+            self._offset, self._heard = offset, now
 
     def sleep(self, seconds: float) -> None:
         """Return that much later."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from linepicker._asks import (
     ATTEMPTS,
     Flow,
+    Now,
     Read,
     Swap,
     Who,
@@ -33,6 +34,7 @@ def move(fleet: Fleet, request: Request, who: Who, now: float, made_id: str) -> 
     for _ in range(ATTEMPTS):
         answer: Answer = yield Read([who.contact_key, EPOCH, *fleet.keys()])
         absorb(fleet, answer, who)
+        now = fleet.at((yield Now()))
         contact, contact_version = who.contact, who.contact_version
         if contact is None:
             raise ValueError(f"{who.masked} belongs to no line yet: assign() gives them one")

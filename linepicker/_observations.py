@@ -119,7 +119,13 @@ class Observations:
             for name, moments in self.with_repeats(polls).items()
         }
         known[value] = (*known.get(value, ()), moment)
-        return attrs.evolve(self, polls={name: _pruned(ms, span) for name, ms in known.items()})
+        return Observations(
+            {name: _pruned(moments, span) for name, moments in known.items()},
+            {
+                name: tuple((at, now if heard > now + DRIFT else heard) for at, heard in pairs)
+                for name, pairs in self.reports.items()
+            },
+        )
 
     def add_report(
         self, value: str, at: float, received: float, *, polls: Sequence[float], span: float

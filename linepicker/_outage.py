@@ -9,7 +9,7 @@ import attrs
 
 from linepicker import _record as records
 from linepicker import _windows as windows
-from linepicker._asks import Flow, Made, Say, Who, ident_of
+from linepicker._asks import Flow, Made, Now, Say, Who, ident_of
 from linepicker._candidates import FleetView, Request
 from linepicker._charge import charge
 from linepicker._contact import PAIR_KEPT, Contact
@@ -79,6 +79,7 @@ def carry_on(
         return None
     if fleet.polled_at is None or len(fleet.debts) >= DEBTS_AT_MOST:
         return None
+    now = fleet.at(now)
     choice = decide(request, who, slowly(fleet), now)
     if not isinstance(choice, Grant) or choice.kind != "known":
         return None
@@ -167,7 +168,7 @@ def surviving(
             raise
         if fleet.out_since is None:
             fleet.out_since = now
-        found = carry_on(fleet, request, who, now, made_id, key)
+        found = carry_on(fleet, request, who, (yield Now()), made_id, key)
         if found is None:
             raise
         made = found

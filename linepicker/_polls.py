@@ -26,6 +26,7 @@ from linepicker._asks import (
 from linepicker._decode import decode
 from linepicker._kept import Held
 from linepicker._learn import judged
+from linepicker._listed import observed
 from linepicker._news import news
 from linepicker._outage import pay
 from linepicker._record import EPOCH, Spending, Standing
@@ -64,8 +65,7 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
         except SourceError:
             if fleet.polled_at is None and fleet.last_error is None:
                 raise
-        now = yield Now()
-    fleet.at(now)
+    now = fleet.at((yield Now()))
     yield from news(fleet, now)
     return now
 
@@ -77,8 +77,7 @@ def read_all(fleet: Fleet, now: float) -> Flow[float]:
         raise fleet.last_error or SourceError("no list of lines has been read yet")
     answer: Answer = yield Read([EPOCH, *fleet.keys()])
     absorb(fleet, answer)
-    fleet.at(now)
-    return now
+    return fleet.at((yield Now()))
 
 
 def tallies(fleet: Fleet) -> Flow[Mapping[str, Tally | None]]:
@@ -278,7 +277,7 @@ def _compare(
         if not write and state is not None and state.standing_version == was.version:
             standing = state.standing  # which may hold what earlier previews saw
         spending: Spending = decode(spending_key, spent) or Spending()
-        after = fleet.observed(line, standing, issued, now, first=first)
+        after = observed(fleet, line, standing, issued, now, first=first)
         if after is not None and standing is not None:
             limits = fleet.policy.limits_for(line)
             after = judged(standing, after, spending, limits, fleet.policy, issued, now)

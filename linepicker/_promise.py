@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from linepicker._asks import Made
+from linepicker._check import check
 from linepicker._desk import Begun
-from linepicker._flow import check
 from linepicker._settle import settle_once, settle_or_keep
 from linepicker.model import Decision, Kind, Line, Outcome, To, Verdict
 
@@ -152,7 +152,7 @@ class Reservation(Promise):
     def check(self) -> None:
         """Read line and recipient anew. Raises Held or Blocked, after releasing, if a gate now forbids the send."""
         router = self._router
-        router._drive(check(router._desk.fleet, self._made, router._clock.now()))
+        router._drive(check(router._desk.fleet, self._made))
 
     def __enter__(self) -> Self:
         clock = self._router._clock
@@ -217,7 +217,7 @@ class AsyncReservation(Promise):
     async def check(self) -> None:
         """As `Reservation.check`."""
         router = self._router
-        await router._drive(check(router._desk.fleet, self._made, router._clock.now()))
+        await router._drive(check(router._desk.fleet, self._made))
 
     async def __aenter__(self) -> Self:
         router = self._router

@@ -9,7 +9,7 @@ import attrs
 
 from linepicker._asks import Call, Called, Flow, Made, NewId, Now, Sleep, Who
 from linepicker._candidates import Request
-from linepicker._flow import check
+from linepicker._check import check
 from linepicker._settle import settle_or_keep
 from linepicker.errors import AlreadySent, Held, NoLine, NotNow
 from linepicker.fleet import Fleet
@@ -67,7 +67,7 @@ def send(
             waited += made.send_at - now
             yield Sleep(made.send_at - now)
             now = yield Now()
-            yield from check(fleet, made, now)
+            yield from check(fleet, made)
         called: Called = yield Call(made)
         now = yield Now()
         if made.outcome is None:

@@ -34,12 +34,15 @@ _tuple: Final = tuple.__new__
 
 def straight(fleet: Fleet, who: Who, request: Request, now: float, made_id: str) -> Draft | None:
     """A reservation for a plain request; None: something is unusual, and the flow must see to it."""
-    if who.block is not None or who.rest or fleet.onlooker is not None or not fleet.calm(now):
+    if who.block is not None or who.rest or fleet.onlooker is not None:
+        return None
+    moment = fleet.calm(now)
+    if moment is None:
         return None
     contact = who.contact
     if contact is None:
-        return _new(fleet, who, request, now, made_id)
-    return _known(fleet, who, contact, request, now, made_id)
+        return _new(fleet, who, request, moment, made_id)
+    return _known(fleet, who, contact, request, moment, made_id)
 
 
 def _known(

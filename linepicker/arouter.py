@@ -16,7 +16,7 @@ from linepicker import _upkeep as upkeep
 from linepicker._arguments import check_key, check_max_wait
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
 from linepicker._desk import Begun, Desk
-from linepicker._hosttime import AsyncClock, HostTime, new_id, on_host_time
+from linepicker._hosttime import AsyncClock, HostTime, asking, new_id, on_host_time
 from linepicker._logbook import Logbook
 from linepicker._move import move
 from linepicker._polls import left_over, ready, refresh_now
@@ -359,18 +359,18 @@ class AsyncRouter:
             flow.close()
 
     async def _read(self, ask: asks.Read) -> Answer:
+        asked = asking()
         answer = await self._store.read(ask.keys)
         if answer.now is not None and self._host is not None:
-            self._host.heard(answer.now)
+            self._host.heard(answer.now, asked)
         return answer
 
     async def _swap(self, ask: asks.Swap) -> Answer:
-        writes = ask.writes
-        if self._host is None:
-            writes = on_host_time(writes, self._clock.now())
+        writes = ask.writes if self._host else on_host_time(ask.writes, self._clock.now())
+        asked = asking()
         answer = await self._store.swap(writes, seen=ask.seen)
         if answer.now is not None and self._host is not None:
-            self._host.heard(answer.now)
+            self._host.heard(answer.now, asked)
         return answer
 
     async def _lead(self, ask: asks.Lead) -> bool:

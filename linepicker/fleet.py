@@ -25,16 +25,14 @@ from linepicker._line import (
     conclude,
     is_clear,
     ordinary_limits,
-    remembering,
     take,
 )
-from linepicker._observations import BADNESS, UNKNOWN
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
 from linepicker._seen import NOTHING, Company, Seen
 from linepicker._small import FleetRecord
 from linepicker.errors import SourceError
-from linepicker.model import Line, ServiceStatus
+from linepicker.model import Line
 from linepicker.policy import Limits, Policy
 from linepicker.recipients import area_code
 from linepicker.stores import SAME, Record, Write
@@ -42,6 +40,9 @@ from linepicker.stores import SAME, Record, Write
 SEEN_AT_MOST: Final = 64
 LATE_AT_MOST: Final = 1000
 OWED_AT_MOST: Final = 16
+SKEW: Final = 1.0
+"""By how many seconds a call's moment may lie before one that was decided at: it read the clock, and another was quicker. What
+lies further back is a clock that was turned back."""
 
 
 class Fleet:
@@ -163,15 +164,20 @@ class Fleet:
             return "stale"
         return "slow" if age > health.max_age else "fresh"
 
-    def calm(self, now: float) -> bool:
-        """Whether nothing has to be looked after at *now*."""
+    def calm(self, now: float) -> float | None:
+        """The moment to decide at, by a call that read the clock at *now*, if nothing has to be looked after; else None."""
+        if now < self._now <= now + SKEW:
+            now = self._now
         if self._now <= now < self.calm_until:
             self._now = now
-            return True
-        return False
+            return now
+        return None
 
-    def at(self, now: float) -> None:
-        """Bring what depends on the moment alone up to *now*."""
+    def at(self, now: float) -> float:
+        """Bring what depends on the moment alone up to *now*, when a call read the clock. Answers the moment to decide at:
+        never a little before that of another decision, as lines are ranked as they are then. To be asked after each wait."""
+        if now < self._now <= now + SKEW:
+            now = self._now
         freshness, health = self.freshness(now), self.policy.health
         self.under(now, slow=freshness == "slow", stale=freshness == "stale")
         self.calm_until = now
@@ -183,6 +189,7 @@ class Fleet:
                 due = max(max(self.polled_at, self.tried_at) + health.ttl, self.next_try)
                 turns = (self.polled_at + health.max_age, self.polled_at + health.max_age_hard)
                 self.calm_until = min(due, *(moment for moment in turns if moment >= now), due)
+        return now
 
     def under(self, now: float, *, slow: bool, stale: bool) -> None:
         """Decide at *now* under these conditions."""
@@ -235,61 +242,14 @@ class Fleet:
         self.suspect = numbers
         return False
 
-    def observed(
-        self, line: Line, standing: Standing | None, issued: float, now: float, *, first: bool
-    ) -> Standing | None:
-        """The standing after a poll that lists *line*, answered *now*; None: the poll brings nothing new."""
-        value = UNKNOWN if line.unrecognised is not None else str(line.reputation)
-        span = self.span
-        polls = self.record.polls
-        new = standing is None
-        after = standing or Standing(
-            first_seen=issued, warm=first and self.policy.warmup.trust_first_snapshot
-        )
-        if self.static and not new and not self._worse(after, line):
-            return None
-        back = line.number in self.returned or self._is_back(line.number)
-        seen, status = after.reputation, after.status
-        last = seen.polled
-        level = seen.level(span)
-        bad = level > 0 or seen.recovering(span)  # then every poll that lists it is written
-        if new or back or bad or BADNESS[value] > level or last is None or last[0] != value:
-            repeated = () if back or bad else polls
-            seen = seen.add_poll(value, issued, polls=repeated, span=span, now=now)
-        said = line.status
-        if said is None and status.level(span) > 0:
-            word, heard = status.reported or ("", issued)
-            if word == "ACTIVE" and issued > heard:
-                said = ServiceStatus.ACTIVE  # it is listed, and nothing contradicts the last word
-        if said is not None:
-            known, bad = status.polled, status.level(span) > 0
-            if known is None or known[0] != said or BADNESS[said] > 0 or bad:
-                repeated = () if back or bad or line.status is None else polls
-                status = status.add_poll(str(said), issued, polls=repeated, span=span, now=now)
-        released, since = after.released, after.first_seen
-        if released is not None and issued > released:
-            released = None
-        if back or released != after.released:
-            since = issued
-        after = attrs.evolve(
-            after, first_seen=since, reputation=seen, status=status, released=released
-        )
-        return remembering(after, span, now) if new or after != standing else None
-
-    def _is_back(self, number: str) -> bool:
+    def is_back(self, number: str) -> bool:
+        """Whether a line of a list is one that had gone."""
         return self.polled_at is not None and number not in self._states
 
     def owe(self, lines: list[Line], issued: float) -> None:
         """A poll that was seen and is yet to be written, before its lines are installed."""
-        self.returned |= {line.number for line in lines if self._is_back(line.number)}
+        self.returned |= {line.number for line in lines if self.is_back(line.number)}
         self.owed.append((lines, issued))
-
-    def _worse(self, standing: Standing, line: Line) -> bool:
-        """Whether a list that is read once knows something worse of a line than its record does."""
-        span = self.span
-        level = {"HEALTHY": 0, "AT_RISK": 1, "CRITICAL": 2}[line.reputation]
-        flagged = line.status == "FLAGGED" and standing.status.level(span) == 0
-        return level > standing.reputation.level(span) or flagged
 
     def repeated(self, issued: float, now: float, digest: str, *, first: bool) -> FleetRecord:
         """The fleet's record after a poll, answered *now*, that brought a list with that digest."""
@@ -304,8 +264,11 @@ class Fleet:
         for line in lines:
             mine, number = held[line.number], line.number
             old = before.get(number)
-            if old is not None and old.spending_version == mine.spending_version:
-                mine.spending = old.spending  # which may have been put right since it was read
+            if old is not None:  # it may have been put right since it was read, or written
+                if old.spending_version >= mine.spending_version:
+                    mine.spending, mine.spending_version = old.spending, old.spending_version
+                if old.standing_version > mine.standing_version:
+                    mine.standing, mine.standing_version = old.standing, old.standing_version
             states[number] = state = LineState(
                 line,
                 ordinary_limits(self.policy, line),

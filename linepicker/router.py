@@ -17,7 +17,7 @@ from linepicker import _upkeep as upkeep
 from linepicker._arguments import check_key, check_max_wait
 from linepicker._asks import Ask, Called, Fetched, Flow, Made
 from linepicker._desk import Desk
-from linepicker._hosttime import Clock, HostTime, new_id, on_host_time
+from linepicker._hosttime import Clock, HostTime, asking, new_id, on_host_time
 from linepicker._logbook import Logbook
 from linepicker._move import move
 from linepicker._polls import left_over, ready, refresh_now
@@ -439,12 +439,13 @@ class Router:
         """Write a reservation drafted the straight way; what does not go straight is the flow's to hear."""
         told: Answer | Exception
         try:
+            asked = asking()
             told = answer = self._store.swap(draft[3], seen=draft[4])
         except Exception as error:  # noqa: BLE001  as in `_drive`
             told = error
         else:
             if answer.now is not None and self._host is not None:
-                self._host.heard(answer.now)
+                self._host.heard(answer.now, asked)
             if answer.applied:
                 self._lock.acquire()
                 try:
@@ -455,18 +456,18 @@ class Router:
         return self._drive(self._desk.drafted(draft), answers)
 
     def _read(self, ask: asks.Read) -> Answer:
+        asked = asking()
         answer = self._store.read(ask.keys)
         if answer.now is not None and self._host is not None:
-            self._host.heard(answer.now)
+            self._host.heard(answer.now, asked)
         return answer
 
     def _swap(self, ask: asks.Swap) -> Answer:
-        writes = ask.writes
-        if self._host is None:
-            writes = on_host_time(writes, self._clock.now())
+        writes = ask.writes if self._host else on_host_time(ask.writes, self._clock.now())
+        asked = asking()
         answer = self._store.swap(writes, seen=ask.seen)
         if answer.now is not None and self._host is not None:
-            self._host.heard(answer.now)
+            self._host.heard(answer.now, asked)
         return answer
 
     def _lead(self, ask: asks.Lead) -> bool:
@@ -490,8 +491,7 @@ class Router:
 
     def _operate(self, number: str, state: str, reason: str) -> None:
         self._alive()
-        now = self._clock.now()
-        self._drive(upkeep.operate(self._desk.fleet, number, state, reason, now))
+        self._drive(upkeep.operate(self._desk.fleet, number, state, reason, self._clock.now()))
 
     def _alive(self) -> None:
         if self._pid != os.getpid():

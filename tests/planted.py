@@ -96,7 +96,7 @@ BUGS = (
         "_line.py",
         '("hour_budget", hour, HOUR)',
         '("hour_budget", hour, HOUR - 600)',
-        seed=7,
+        seed=16,
     ),
     Bug(
         "the day is from midnight to midnight",
@@ -127,7 +127,7 @@ BUGS = (
         "_flow.py",
         'if ticket.outcome in ("NOT_SENT",',
         'if ticket.outcome in ("UNKNOWN", "NOT_SENT",',
-        seed=5,
+        seed=12,
     ),
     Bug(
         "another line is tried after UNKNOWN",
@@ -155,7 +155,7 @@ BUGS = (
         "_line.py",
         'elif standing.operator == "paused":',
         'elif standing.operator == "stopped":',
-        seed=1,
+        seed=4,
     ),
     Bug(
         "a draining line takes newcomers",
@@ -173,10 +173,10 @@ BUGS = (
     ),
     Bug(
         "an opt-out while it waits is not looked at",
-        "_flow.py",
+        "_check.py",
         "    code = block.code if block and not made.override_optout else None\n",
         "    code = None\n",
-        4,
+        1,
     ),
     Bug("a poll keeps its lease", "_small.py", "            lease_until=0.0,\n", ""),
     Bug(
@@ -194,9 +194,9 @@ BUGS = (
     ),
     Bug(
         "a poll undoes what the operator did",
-        "fleet.py",
-        "            after, first_seen=since, reputation=seen, status=status, released=released\n",
-        '            after, first_seen=since, reputation=seen, status=status, released=released, operator=""\n',
+        "_listed.py",
+        "status=status, released=released)",
+        'status=status, released=released, operator="")',
     ),
     Bug(
         "a report that a line is FLAGGED is lost",
@@ -248,7 +248,7 @@ BUGS = (
         "a lost answer counts as not written",
         "_flow.py",
         "            if error.unknown and (yield from _went_in(fleet, who, made.ident)):\n"
-        "                yield from _gates(fleet, made, (yield Now()))  # as they are after that while\n"
+        "                yield from gates(fleet, made)  # as they are after that while\n"
         "                return made\n",
         "            if error.unknown:\n                made_id = made_id[::-1]\n                continue\n",
         seed=2,
@@ -279,7 +279,7 @@ BUGS = (
         "_outage.py",
         "            yield from _charged(fleet, made, now)\n",
         "            yield from ()\n",
-        seed=6,
+        seed=50,
     ),
     Bug(
         "another store is taken for the old one",

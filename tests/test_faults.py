@@ -534,6 +534,7 @@ def test_fault_F15_a_skewed_clock_takes_no_more_than_its_share(clock, monkeypatc
     """Four hosts with equal demand, one 5 s fast and one 60 s slow: each gets at least half of an equal share."""
     host = Hour(clock)
     monkeypatch.setattr(sys.modules[router_module.HostTime.__module__], "time", host)
+    monkeypatch.setattr(router_module, "asking", host.monotonic)
     store = Telling()
     store.clock = clock
     rules = policy(pace={"new_gap": 10, "new_burst": 3, "spread": "off", "max_delay": 0})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -136,6 +136,8 @@ class Task:
     misled: bool = False
     """Whether it was another store that told it something last."""
     several: dict[str, Made] | None = None
+    refuted: Mapping[str, int] = attrs.field(factory=dict)
+    """The versions that its last swap demanded in vain."""
     policy: Policy = attrs.field(init=False)
     asked_under: Policy = attrs.field(init=False)
     """By what its last choice was made, and by what it was asked for."""
@@ -407,6 +409,7 @@ class World:
             unknown = self.roll() < 0.5
             self.seen["store out before a write" + ", unseen" * unknown] += 1
             raise StoreError("the store is out", unknown=unknown)
+        self._learned(task, ask)
         answer = (self.wrong or self.store).swap(ask.writes, seen=ask.seen)
         if answer.applied:
             self.ledger.must(self.wrong is None, f"{task.what} wrote to another store")
@@ -418,7 +421,22 @@ class World:
                 raise StoreError("the answer was lost", unknown=True)
         else:
             self.seen["store conflict"] += 1
+            found = {} if self.wrong is not None else answer.records
+            task.refuted = {
+                write.key: write.version
+                for write in ask.writes
+                if write.version  # 0: it may have been taken away again meanwhile
+                and write.key in found
+                and found[write.key].version != write.version
+            }
         return answer
+
+    def _learned(self, task: Task, ask: asks.Swap) -> None:
+        """Nobody asks again for what they were just told is not so."""
+        refuted, task.refuted = task.refuted, {}
+        for write in ask.writes:
+            again = self.wrong is None and refuted.get(write.key) == write.version
+            self.ledger.must(not again, f"{task.what} learned nothing of {write.key}")
 
     def _lead(self, task: Task, ask: asks.Lead) -> Any:
         flight = task.process.flight

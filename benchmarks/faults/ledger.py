@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 AHEAD: Final = 600.0
 """How far ahead of the clock a moment may be before it counts as one that a clock's step left behind."""
+NEAR: Final = 240.0
+"""How far ahead a moment surely is no such one: less than that a slow process takes for its clock's SKEW."""
 LEASE: Final = 600.0
 """How long an unsettled trial keeps a line on probation to itself, in seconds after it was to leave."""
 UNDONE: Final = frozenset({Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED})
@@ -202,7 +204,7 @@ class Ledger:
         if kind == "reserve":
             self._reserved(task, its, changes)
         elif kind == "settle":
-            self._settled(its, changes, was)
+            self._settled(task, its, changes, was)
         elif kind == "move":
             self._moved(task, its, changes)
         elif kind == "poll":
@@ -316,7 +318,7 @@ class Ledger:
             self.must(self.latest >= heard, f"{where}: a reply was counted twice")
             key = its["report"].event_id if kind == "reply" else its["made"].ident
             at = its["report"].at if kind == "reply" else its["made"].send_at
-            at = self._dated(at, its["now"])
+            at = min(self._dated(at, its["now"]), its["now"])
             old = at + DAY <= self.latest + BUCKET
             known = change == 1 or (old and change == 0) or not sure
             self.must(known, f"{where}: {change} messages counted")
@@ -482,7 +484,7 @@ class Ledger:
         self.keys[name] = Keyed(made.id, made.at)
 
     def _settled(
-        self, its: Mapping[str, Any], changes: Mapping[str, Any], was: Contact | None
+        self, task: Task, its: Mapping[str, Any], changes: Mapping[str, Any], was: Contact | None
     ) -> None:
         made, verdict, outcome, now = its["made"], its["verdict"], its["outcome"], its["now"]
         book, key, number = self.book(made.number), made.who.contact_key, made.number
@@ -506,7 +508,9 @@ class Ledger:
             book.charges.pop(made.ident, None)
         if outcome is Outcome.LINE_REFUSED:
             dated = verdict.retry_after is not None
-            wait = verdict.retry_after if dated else its["fleet"].policy.recovery.ineligible
+            policies = task.asked_under, task.policy, its["fleet"].policy  # any that was in force
+            least = min(each.recovery.ineligible for each in policies)
+            wait = verdict.retry_after if dated else least
             out = book.standing.out_until >= now + wait - EPS
             self.must(
                 out and (dated or book.standing.probation),
@@ -639,7 +643,9 @@ class Ledger:
         self.leapt.discard(task.name)
         made, report = task.result, task.report
         if task.what == "settle" and task.error is None:
-            self.firsts.setdefault(task.made.id, task.made.outcome)
+            mine, outcome = task.made, task.made.outcome
+            if outcome not in UNDONE or mine.ident in self.refunded:  # else it may be open again
+                self.firsts.setdefault(mine.id, outcome)
         if isinstance(made, Made) and not (made.in_outage or made.resumed):
             self.must(made.id in self.counted, f"{made.id} was promised, and not written")
         if task.error is None and task.what in _ANSWERS:
@@ -691,7 +697,7 @@ class Ledger:
         """The clock stepped back: moments that it alone can explain count from now on."""
         self.stepped_at = self.newest = max(self.latest, self.newest)
         for book in self.books.values():
-            book.stepped(now, now + AHEAD)
+            book.stepped(now + self.slowest, now + NEAR)
         for will in self.wills.values():
             will.out, will.back = NEVER, now
         self.pair_waits.clear()

@@ -28,7 +28,7 @@ from linepicker import (
 )
 from linepicker import _upkeep as upkeep
 from linepicker._asks import Made
-from linepicker._flow import check
+from linepicker._check import check
 from linepicker._move import move
 from linepicker._polls import ready, refresh_now
 from linepicker._send import send
@@ -233,7 +233,7 @@ class Story:
             now = self.world.now + process.skew
             if dice.random() < 0.2:
                 task.what = "check"
-                task.flow = check(process.desk.fleet, made, now)
+                task.flow = check(process.desk.fleet, made)
                 self.open.append((process, made))
                 continue
             outcome = dice.choice((*Outcome, Outcome.SENT, Outcome.NOT_SENT))
