@@ -36,6 +36,8 @@ class AsyncClock(Protocol):
         ...
 
 
+STILL: Final = 1.0
+"""A step back shorter than this, in seconds, is waited for: else what comes later could seem to have come before."""
 asking: Final = time.monotonic
 """When a store is asked: what `HostTime.heard` wants to know."""
 
@@ -46,11 +48,14 @@ class HostTime:
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
-        self._heard = -math.inf
+        self._heard = self._floor = -math.inf
 
     def now(self) -> float:
         """Epoch seconds UTC."""
-        return time.monotonic() + self._offset
+        moment = time.monotonic() + self._offset
+        if moment < self._floor:
+            return self._floor
+        return moment
 
     def heard(self, store_now: float, asked: float) -> None:
         """The store's time, just now, if its answer took no time; *asked*: when it was, by the monotonic clock. One that was
@@ -58,6 +63,8 @@ class HostTime:
         now = time.monotonic()
         offset = store_now - now
         if asked >= self._heard or not offset < self._offset <= store_now - asked:
+            shown = max(now + self._offset, self._floor)
+            self._floor = shown if shown - store_now < STILL else -math.inf
             self._offset, self._heard = offset, now
 
     def sleep(self, seconds: float) -> None:
