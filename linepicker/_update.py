@@ -53,10 +53,12 @@ def update(
     *,
     who: Who | None = None,
     expires: Mapping[str, float] = {},
+    glimpsed: str = "",
 ) -> Flow[bool]:
     """Give the records at *keys* the values that *change* makes of them, all or none. False: it changed nothing.
 
-    *who*: the recipient whose records are among them. *change* is a pure function of the decoded records (None where there
+    *who*: the recipient whose records are among them. *glimpsed*: a key whose record others write all the time: once it was
+    read, what they write meanwhile does not matter. *change* is a pure function of the decoded records (None where there
     is none); it is asked anew when somebody else wrote meanwhile. Raises StoreError after too many such races, and whatever
     *change* raises.
 
@@ -67,7 +69,7 @@ def update(
     held = _kept(fleet, keys, who)
     guessed = held is not None
     for attempt in range(ATTEMPTS):
-        if attempt > 1:
+        if attempt > 1 and not attempt % 2:  # after a pause: it only looks, the next acts at once
             dice: float = yield Dice()
             yield Sleep(0.01 * dice)
         if held is None:
@@ -89,6 +91,8 @@ def update(
             continue
         assert after is not None
         changed = {write.key for write in writes}
+        if not guessed:
+            changed.add(glimpsed)
         demands = [Write(key, held[key].version, SAME) for key in keys if key not in changed]
         answer = yield Swap([*writes, *demands, fleet.same], {})
         if answer.applied:

@@ -79,7 +79,7 @@ def report_line(
 
     keys = [key, spending_key, fleet.fleet_key, *([event] if event else [])]
     expires = {event: now + EVENTS_KEPT} if event else {}
-    written: bool = yield from update(fleet, keys, change, expires=expires)
+    written: bool = yield from update(fleet, keys, change, expires=expires, glimpsed=spending_key)
     if written:
         yield from line_news(fleet, number, now)
     return written and moved

@@ -1,6 +1,7 @@
 """What is learned is written on the records kept here: one question to the store, and right also when they were wrong."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import attrs
@@ -13,6 +14,7 @@ from linepicker import (
     Line,
     LineChanged,
     OptedOut,
+    Policy,
     Replied,
     Router,
 )
@@ -201,3 +203,66 @@ def test_those_used_last_are_kept():
     assert kept.get("a") == Guess(1, "a")
     kept.put("c", Guess(1, "c"))
     assert [kept.get(key) is not None for key in "abc"] == [True, False, True]
+
+
+class Busy(MemoryStore):
+    """A store at which somebody else writes first, so many times."""
+
+    times = 0
+    others = staticmethod(lambda: None)
+
+    def swap(self, writes, *, seen={}):  # noqa: B006  as the port has it
+        """After theirs."""
+        if self.times:
+            times, self.times = self.times - 1, 0
+            self.others()
+            self.times = times
+        return super().swap(writes, seen=seen)
+
+
+class Napping(ManualClock):
+    """A clock by which others write while somebody sleeps."""
+
+    others = staticmethod(lambda: None)
+
+    def sleep(self, seconds):
+        """They do."""
+        super().sleep(seconds)
+        self.others()
+
+
+@pytest.fixture
+def busy():
+    """Two routers on one busy line: the store, who reports, a reservation of theirs, and how the other one makes more."""
+    store, clock = Busy(), Napping(NOW)
+    policy = Policy.from_dict(
+        {
+            "limits": {"new_per_hour": "off"},
+            "pace": {"new_gap": 0, "message_gap": 0, "spread": "off"},
+        }
+    )
+    mine, theirs = (Router([Line(A)], store=store, clock=clock, policy=policy) for _ in range(2))
+    theirs.reserve(ANN)
+    people = (f"+1415556{n:04d}" for n in itertools.count())
+    made = mine.reserve(next(people))
+    store.others = clock.others = lambda: theirs.reserve(next(people))
+    return store, mine, made
+
+
+def test_a_report_gets_through_though_its_line_is_written_from_all_the_time(busy):
+    """It looks at what the line has spent; what is spent after that does not matter."""
+    store, mine, _ = busy
+    store.times = 1000
+    assert mine.report(LineChanged(A, reputation="CRITICAL", at=NOW))
+    assert store.times >= 995
+
+
+def test_who_was_refused_acts_at_once_on_what_that_told_and_not_after_a_pause(busy):
+    """In which others write: then it would be refused for ever."""
+    store, mine, made = busy
+    store.times = 3
+    made.settle("NOT_SENT")
+    (view,) = mine.lines()
+    assert (
+        view.used == 1 + 3 + 1
+    )  # one before, three while it was written, and one while it waited once
