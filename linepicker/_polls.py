@@ -72,7 +72,7 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
 
 def read_all(fleet: Fleet, now: float) -> Flow[float]:
     """Read the records of all lines anew. Answers the moment it is then. Raises SourceError where no list was ever read."""
-    now = yield from ready(fleet, now)
+    yield from ready(fleet, now)
     if fleet.polled_at is None:
         raise fleet.last_error or SourceError("no list of lines has been read yet")
     answer: Answer = yield Read([EPOCH, *fleet.keys()])

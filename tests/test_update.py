@@ -233,7 +233,7 @@ class Napping(ManualClock):
 
 @pytest.fixture
 def busy():
-    """Two routers on one busy line: the store, who reports, a reservation of theirs, and how the other one makes more."""
+    """Two routers on one busy line: the store, at which and while we sleep theirs writes more; ours; a reservation of ours."""
     store, clock = Busy(), Napping(NOW)
     policy = Policy.from_dict(
         {
@@ -263,6 +263,4 @@ def test_who_was_refused_acts_at_once_on_what_that_told_and_not_after_a_pause(bu
     store.times = 3
     made.settle("NOT_SENT")
     (view,) = mine.lines()
-    assert (
-        view.used == 1 + 3 + 1
-    )  # one before, three while it was written, and one while it waited once
+    assert view.used == 1 + 3 + 1  # before, in the way of its writing, and while it waited once
