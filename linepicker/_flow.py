@@ -111,6 +111,7 @@ def reserve(
         earlier = yield from _resumed(fleet, request, answer, ticket, who, key, now)
         if earlier is not None:
             return earlier
+        yield from _read_on(fleet, answer, written)
     raise busy()
 
 
@@ -118,8 +119,15 @@ def _pause(fleet: Fleet, who: Who, times: int) -> Flow[None]:
     """Let others go first, longer each time."""
     dice: float = yield Dice()
     yield Sleep(min(0.25, 0.002 * 2 ** min(times, 7)) * dice)
-    if times % 4 == 2:  # of a long fleet refusals bring but the best, some after the other
+    if times % 4 == 2:  # what is read again of a long fleet takes some refusals to go round
         absorb(fleet, (yield Read(fleet.keys())), who)
+
+
+def _read_on(fleet: Fleet, answer: Answer, refused: list[Write]) -> Flow[None]:
+    """Where others spent on a line of a long fleet, they spent on its others too."""
+    part = fleet.next_part() if refused[0].key in answer.records else None
+    if part:
+        absorb(fleet, (yield Read(part)))
 
 
 def _refusing(

@@ -9,61 +9,50 @@ from typing import Final
 NOTHING: Final[Mapping[str, int]] = {}
 _ALONE: Final = 64
 """After so many swaps that nobody else came between, a process takes itself to be alone."""
-_PRESSED: Final = 8
-"""For so many swaps after two refusals in a row a process tells of a long fleet too."""
-_BEST_FOR: Final = 32
+SEEN_AT_MOST: Final = 64
+"""Of so many lines a swap may tell what was seen; more are a long fleet."""
+PART: Final = 256
+"""So many lines of a long fleet are read again after a refusal: with eight processes on 1,000 lines better than 64 or 1,000."""
 
 
 class Company:
-    """Whether other processes write too, as far as this one's swaps met them, and which lines they are asked about."""
+    """Whether other processes write too, as far as this one's swaps met them, and which lines are looked at for it."""
 
     def __init__(self) -> None:
         self._swaps = 0
-        self._pressed = 0
-        self._best: list[str] = []
-        self._best_for = 0
+        self._place = 0
 
-    def near(self, *, long: bool) -> bool:
-        """Whether to tell what was seen; asked once a swap. Of a *long* fleet, which is dear to tell of, only where one refusal
-        was not enough: where many lines are as good, the one that it has repaired is still as good as any."""
+    def near(self) -> bool:
+        """Whether to tell what was seen; asked once a swap."""
         self._swaps += 1
-        self._pressed -= 1
-        return self._swaps <= _ALONE and (not long or self._pressed >= 0)
+        return self._swaps <= _ALONE
 
     def met(self) -> None:
-        """A swap was refused: what ranks best is not what did."""
-        if self._swaps == 1:
-            self._pressed = _PRESSED
-        self.changed()
+        """A swap was refused."""
+        self._swaps = 0
 
-    def changed(self) -> None:
-        """All lines are ranked anew."""
-        self._swaps = self._best_for = 0
-
-    def best(self, find: Callable[[], list[str]]) -> list[str]:
-        """The lines that rank best, as *find* says. It is asked after a refusal, or many processes would go through a long
-        fleet one stale line after the other, and now and then."""
-        self._best_for -= 1
-        if self._best_for < 0:
-            self._best, self._best_for = find(), _BEST_FOR
-        return self._best
+    def part(self, of: int) -> tuple[int, int]:
+        """From where to where to read in a fleet *of* so many lines: each time where the last time ended."""
+        begin = self._place if self._place < of else 0
+        self._place = begin + PART
+        return begin, self._place
 
 
 class Seen(Mapping[str, int]):
-    """What *best* says, worked out when a store looks: most stores look only when they refuse. *guard*: the store looks outside
+    """What *find* says, worked out when a store looks: most stores look only when they refuse. *guard*: the store looks outside
     the flow."""
 
     def __init__(
-        self, guard: AbstractContextManager[object], best: Callable[[], dict[str, int]]
+        self, guard: AbstractContextManager[object], find: Callable[[], dict[str, int]]
     ) -> None:
         self._guard = guard
-        self._best = best
+        self._find = find
         self._found: dict[str, int] | None = None
 
     def _look(self) -> dict[str, int]:
         if self._found is None:
             with self._guard:
-                self._found = self._best()
+                self._found = self._find()
         return self._found
 
     def __getitem__(self, key: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final, Literal
 
 import attrs
@@ -29,7 +29,7 @@ from linepicker._line import (
 )
 from linepicker._ranking import Ranking
 from linepicker._record import Spending, Standing
-from linepicker._seen import NOTHING, Company, Seen
+from linepicker._seen import NOTHING, SEEN_AT_MOST, Company, Seen
 from linepicker._small import FleetRecord
 from linepicker.errors import SourceError
 from linepicker.model import Line
@@ -37,7 +37,6 @@ from linepicker.policy import Limits, Policy
 from linepicker.recipients import area_code
 from linepicker.stores import SAME, Record, Write
 
-SEEN_AT_MOST: Final = 64
 LATE_AT_MOST: Final = 1000
 OWED_AT_MOST: Final = 16
 SKEW: Final = 1.0
@@ -311,26 +310,27 @@ class Fleet:
         return [key for each in states for key in (each.standing_key, each.spending_key)]
 
     def seen(self) -> Mapping[str, int]:
-        """The versions held of the lines that rank best, at most 64; none where the store does not ask for them, and none while
-        nobody else writes: sending them is half of what a swap costs."""
-        shown = self.shows_seen and self.company.near(long=len(self._states) > SEEN_AT_MOST)
-        return Seen(self.guard, self.best) if shown else NOTHING
+        """The versions held of all lines; none where the store does not ask for them, none while nobody else writes, as sending
+        them is half of what a swap costs, and none of a long fleet."""
+        if len(self._states) > SEEN_AT_MOST or not self.shows_seen or not self.company.near():
+            return NOTHING
+        return Seen(self.guard, self._versions)
 
-    def best(self) -> dict[str, int]:
-        """The versions of the records of the lines that rank best, at most 64 of them."""
+    def _versions(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        for number in self.company.best(self._ranked_best):
-            state = self._states.get(number)
-            if state is not None:
-                found[state.standing_key] = state.standing_version
-                found[state.spending_key] = state.spending_version
+        for state in self._states.values():
+            found[state.standing_key] = state.standing_version
+            found[state.spending_key] = state.spending_version
         return found
 
-    def _ranked_best(self) -> list[str]:
+    def next_part(self) -> list[str]:
+        """What a refusal gives reason to read again of a long fleet: the spending of some lines, the next time that of the
+        next. Of equally good lines, on which others spend all the time, most are then known as they are; or seven of eight
+        choices of one of eight processes would be refused."""
         if len(self._states) <= SEEN_AT_MOST:
-            return list(self._states)
-        walks = chain.from_iterable(trie.walk(0) for trie in self._ranking.tiers)
-        return list(islice(walks, SEEN_AT_MOST))
+            return []
+        part = islice(self._states.values(), *self.company.part(len(self._states)))
+        return [each.spending_key for each in part]
 
     def spent(self, number: str, version: int, spending: Spending, *, mine: bool = False) -> None:
         """A line's spending, as it was written; nothing, if a later one is held. *mine*: this fleet's, with a charge more."""
@@ -404,5 +404,5 @@ class Fleet:
         for state in self._states.values():
             state.budget, state.on_time = None, False
         self._ranking, self._ranks = self._empty_ranking(), {}
-        self.company.changed()
+        self.company.met()
         self._dirty = set(self._states)

@@ -137,21 +137,23 @@ def test_of_a_long_fleet_that_others_used_a_few_trips_tell(wire):
     assert wire[0].turns - before == 1
 
 
-def test_of_a_long_fleet_of_equals_eight_that_take_turns_go_twice_at_most(wire):
-    """Without limits all lines stay as good, so the one that a refusal repaired is taken, whatever the others did meanwhile."""
+def test_of_a_long_fleet_of_equals_eight_that_take_turns_go_a_little_more_than_once(wire):
+    """Without limits all lines stay as good, and seven of eight charges on each are the others': by itself a choice would be
+    refused that often. A refusal brings more than the line that was refused."""
     policy = Policy.from_dict(
         {"limits": dict.fromkeys(OFF, "off"), "pace": {"new_gap": 0, "message_gap": 0}}
     )
     lines, new = [Line(f"+1646{2_000_000 + 7 * i}") for i in range(500)], people()
     with ExitStack() as house:
         some = [house.enter_context(Router(lines, policy=policy, store=wire[1])) for _ in range(8)]
-        for router in some:
-            router.reserve(next(new))
-        before = wire[0].turns
-        for _ in range(25):
+        for _ in range(100):
             for router in some:
                 router.reserve(next(new))
-        assert wire[0].turns - before <= 2.0 * 25 * 8
+        before = wire[0].turns
+        for _ in range(50):
+            for router in some:
+                router.reserve(next(new))
+        assert wire[0].turns - before <= 1.5 * 50 * 8
 
 
 def test_of_a_long_fleet_in_memory_the_best_is_found_too():
