@@ -148,6 +148,11 @@ class Task:
     def __attrs_post_init__(self) -> None:
         self.policy = self.asked_under = self.process.policy
 
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Any that may have been in force when something was decided for it."""
+        return self.asked_under, self.policy, self.process.policy
+
     def begun(self, made: Made) -> None:
         """A reservation is about to be written."""
         self.made, self.calling = made, False

@@ -356,7 +356,7 @@ class Ledger:
         shown = max(
             now, self.host + task.process.skew
         )  # another call may have told what time it is
-        self._open_for(book, policy, shown, opened=opened, resumed=False)
+        self._open_for(book, task, shown, opened=opened, resumed=False)
         self._wanted(made, request, self.moment)
         self.must(
             made.at - EPS <= made.send_at <= made.at + request.max_delay + EPS,
@@ -407,7 +407,7 @@ class Ledger:
     def _open_for(
         self,
         book: Book,
-        policy: Any,
+        task: Task,
         now: float,
         *,
         opened: bool,
@@ -415,7 +415,7 @@ class Ledger:
         looked: float = 1e18,
     ) -> None:
         """Nothing is certain that keeps such a message off the line. *looked*: until which write that was known."""
-        number, span = book.number, (policy.recovery.confirmations - 1) * policy.health.ttl
+        number, span = book.number, min(map(_span, task.policies))
         if book.operated <= looked:
             self.must(book.operator != "paused", f"{number} is paused, and was used")
             drains = book.operator == "draining" and opened and not resumed
@@ -508,8 +508,7 @@ class Ledger:
             book.charges.pop(made.ident, None)
         if outcome is Outcome.LINE_REFUSED:
             dated = verdict.retry_after is not None
-            policies = task.asked_under, task.policy, its["fleet"].policy  # any that was in force
-            least = min(each.recovery.ineligible for each in policies)
+            least = min(each.recovery.ineligible for each in task.policies)
             wait = verdict.retry_after if dated else least
             out = book.standing.out_until >= now + wait - EPS
             self.must(
@@ -549,7 +548,7 @@ class Ledger:
         book, policy = self.book(choice.number), task.policy
         self.seen["moved by an operator"] += 1
         self.must(f"line/{choice.number}/spending" in changes, "a move was not charged")
-        self._open_for(book, policy, now, opened=True, resumed=False)
+        self._open_for(book, task, now, opened=True, resumed=False)
         limits = policy.limits_for(its["state"].line)
         at = self._dated(choice.send_at, now)
         self._charged(book, policy, limits, its["ident"], at, now, moved=True)
@@ -623,7 +622,7 @@ class Ledger:
         book = self.book(made.number)
         self._open_for(
             book,
-            task.policy or task.process.policy,
+            task,
             now,
             opened=made.kind != "known",
             resumed=made.resumed,
@@ -739,6 +738,12 @@ def _counted(spending: Spending, edge: int) -> int:
     if not buckets or buckets[0] >= edge:
         return spending.messages
     return sum(buckets[i + 1] for i in range(0, len(buckets), 2) if buckets[i] >= edge)
+
+
+def _span(policy: Any) -> float:
+    """How long good news must have been there before it counts."""
+    span: float = (policy.recovery.confirmations - 1) * policy.health.ttl
+    return span
 
 
 def _rests(policy: Any, to: str, at: float) -> bool:
