@@ -430,7 +430,8 @@ class World:
             task.refuted = {
                 write.key: write.version
                 for write in ask.writes
-                if write.version  # 0: it may have been taken away again meanwhile
+                if write.version
+                > 0  # 0: taken away again, or less: doubted by another call, meanwhile
                 and write.key in found
                 and found[write.key].version != write.version
             }
