@@ -430,8 +430,10 @@ class World:
             task.refuted = {
                 write.key: write.version
                 for write in ask.writes
-                if write.version
-                > 0  # 0: taken away again, or less: doubted by another call, meanwhile
+                if write.key.startswith(
+                    "line/"
+                )  # of a person another call may be told something older
+                and write.version  # 0: it may have been taken away again meanwhile
                 and write.key in found
                 and found[write.key].version != write.version
             }

@@ -83,7 +83,7 @@ class Book:
         span = (policy.recovery.confirmations - 1) * policy.health.ttl
         scale = policy.at_risk.budget if self.at_risk.certain(span) else 1.0
         factor, cap = policy.warmup.factor, math.inf
-        if not self.standing.warm:
+        if self.standing.first_seen and not self.standing.warm:  # else no list was written yet
             cap = policy.warmup.start * factor ** min(max(self.days, 1) - 1, 64)
         if self.days_at_fall is not None:
             further = max(0, self.days - self.days_at_fall)
