@@ -1,0 +1,282 @@
+"""How many small faults in a room of the library do the tests notice? Mutants by Cosmic Ray, sampled and tried one by one.
+
+    python tests/mutate.py _ranking _core --mutants 200 --processes 2
+
+A mutant is the room with one operator, number, comparison or branch changed. It is tried in a copy of the checkout: the tests
+named for the room run until one fails. One that fails, or takes much longer than all of them take without a fault, is killed.
+Survivors are printed as differences: each is a test that is missing, or changes nothing that anybody could notice.
+
+Needs `pip install cosmic-ray`, and runs where there is `fork`. Left out: annotations, which nothing executes here, docstrings,
+and assertions, which are for type checkers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import Any, Final
+
+import attrs
+
+ROOT: Final = Path(__file__).parents[1]
+BASE: Final = (
+    *(
+        "standing",
+        "moments",
+        "update",
+        "outage",
+        "nearness",
+        "learn",
+        "router",
+        "priority",
+        "quiet",
+    ),
+    *("sketch", "straight", "plan", "shadow", "conversations", "outcomes", "learned_promises"),
+    *("records", "moves_home", "interleavings", "invariants"),
+)
+"""The tests of the core's rooms, those first that find much in little time: two minutes without a fault."""
+TESTS: Final = {
+    "_ranking": ("ranking", "straight", "plan", "router"),
+    "webhooks": ("webhooks_verify", "webhooks_events", "webhooks_fuzz", "push", "webhooks_app"),
+    "stores/memory": ("stores", "stores_agree"),
+    "stores/sqlite": ("sqlite", "stores", "stores_agree"),
+    "stores/redis": ("redis", "stores", "stores_agree", "roundtrips"),
+    "stores/postgres": ("postgres", "stores", "stores_agree", "roundtrips"),
+}
+OPERATORS: Final = tuple(
+    f"core/{name}"
+    for name in (
+        *("NumberReplacer", "AddNot", "ZeroIterationForLoop"),
+        *("ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd"),
+        *("ReplaceBreakWithContinue", "ReplaceContinueWithBreak"),
+        *("ReplaceUnaryOperator_Delete_USub", "ReplaceUnaryOperator_Delete_Not"),
+        *(
+            f"ReplaceBinaryOperator_{pair}"
+            for pair in (
+                *("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Mul", "Mod_Mul", "Pow_Mul"),
+                *(
+                    "LShift_RShift",
+                    "RShift_LShift",
+                    "BitAnd_BitOr",
+                    "BitOr_BitAnd",
+                    "BitXor_BitAnd",
+                ),
+            )
+        ),
+        *(
+            f"ReplaceComparisonOperator_{pair}"
+            for pair in (
+                *("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Lt_GtE", "LtE_Gt", "Gt_LtE", "GtE_Lt"),
+                *("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is"),
+            )
+        ),
+    )
+)
+"""What is changed. Others that Cosmic Ray has are left out: changes that any test would notice, and such as are none."""
+PATIENCE: Final = 3.0
+"""How many times the time without a fault a mutant may take, and half a minute."""
+
+
+@attrs.frozen
+class Mutant:
+    """One change to a room."""
+
+    room: str
+    line: int
+    code: str
+
+
+@attrs.frozen
+class Tried:
+    """What the tests said of a mutant. `fate`: "killed", "late" or "survived"."""
+
+    mutant: Mutant
+    fate: str
+
+
+def mutants(room: str) -> Iterator[Mutant]:
+    """All that are looked at of a room."""
+    from cosmic_ray import plugins
+    from cosmic_ray.ast import get_ast
+    from cosmic_ray.mutating import mutate_code
+
+    source = _path(ROOT, room).read_text()
+    skipped, nodes = _skipped(source), list(_walk(get_ast(source)))
+    for name in OPERATORS:
+        operator = plugins.get_operator(name)()
+        places = [place for node in nodes for place in operator.mutation_positions(node)]
+        for occurrence, (start, _) in enumerate(places):
+            if any(first <= start <= last for first, last in skipped):
+                continue
+            code = mutate_code(source, operator, occurrence)
+            if code is not None and code != source:
+                yield Mutant(room, start[0], code)
+
+
+def _walk(node: Any) -> Iterator[Any]:
+    yield node
+    for child in getattr(node, "children", ()):
+        yield from _walk(child)
+
+
+def _skipped(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where annotations, docstrings, and what only type checkers read lie: pairs of (line, column)."""
+    found: list[ast.expr | ast.stmt] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.AnnAssign) or (
+            isinstance(node, ast.arg) and node.annotation is not None
+        ):
+            found.append(node.annotation)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
+            found.append(node.returns)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            found.append(node)
+        elif isinstance(node, ast.Assign) and _is_alias(node):
+            found.append(node.value)
+        elif isinstance(node, ast.Assert):  # they are for type checkers
+            found.append(node)
+    return [
+        ((each.lineno, each.col_offset), (each.end_lineno or 0, each.end_col_offset or 0))
+        for each in found
+    ]
+
+
+def _is_alias(node: ast.Assign) -> bool:
+    """A name for a type: `Key = tuple[float, float]`."""
+    return isinstance(node.value, ast.Subscript) and isinstance(node.targets[0], ast.Name)
+
+
+def _path(root: Path, room: str) -> Path:
+    return root / "linepicker" / f"{room}.py"
+
+
+def _copied(folder: Path) -> Path:
+    skipped = shutil.ignore_patterns("__pycache__", ".git", ".venv", ".*_cache", ".hypothesis")
+    shutil.copytree(ROOT, folder, ignore=skipped)
+    return folder
+
+
+def _ran(folder: Path, tests: Sequence[str], patience: float) -> str:
+    """Run the tests in that copy, in a child that has the libraries loaded: "survived" where none fails."""
+    child = os.fork()
+    if not child:
+        try:
+            os.setsid()
+            os.chdir(folder)
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            sys.path[:0] = [str(folder), str(folder / "tests")]
+            os.environ["PYTHONPATH"] = str(folder)
+            sys.dont_write_bytecode = True
+            import pytest
+
+            given = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
+            code = pytest.main([*given, *tests])
+            os._exit(int(code))
+        except BaseException:  # noqa: BLE001
+            os._exit(99)
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return "survived" if status == 0 else "killed"
+        time.sleep(0.02)
+    os.killpg(child, 9)
+    os.waitpid(child, 0)
+    return "late"
+
+
+def main() -> int:
+    """Sample, try, and tell."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("rooms", nargs="+", help="_core, webhooks, stores/sqlite, …")
+    parser.add_argument("--mutants", type=int, default=200, metavar="N", help="of each room; 200")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample; 0")
+    parser.add_argument("--processes", type=int, default=1, metavar="P", help="at a time; 1")
+    given = parser.parse_args()
+    os.environ.setdefault("HYPOTHESIS_PROFILE", "mutants")
+    for name in (
+        "pytest",
+        "hypothesis",
+        "httpx",
+        "attr",
+        "cachetools",
+        "tenacity",
+    ):
+        __import__(name)  # once, not in each child
+    assert "linepicker" not in sys.modules
+    worst = 0
+    with tempfile.TemporaryDirectory() as place:
+        copies: Queue[Path] = Queue()
+        for n in range(given.processes):
+            copies.put(_copied(Path(place) / str(n)))
+        for room in given.rooms:
+            worst = max(worst, _told(room, given, copies))
+    return worst
+
+
+def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
+    names = dict.fromkeys(TESTS.get(room, BASE))
+    tests = [f"tests/test_{name}.py" for name in names if (ROOT / f"tests/test_{name}.py").exists()]
+    some = list(mutants(room))
+    chosen = random.Random(given.seed).sample(some, min(given.mutants, len(some)))
+    source = _path(ROOT, room).read_text()
+    folder, began = copies.get(), time.monotonic()
+    if _ran(folder, tests, 3600.0) != "survived":
+        _say(f"{room}: the tests fail without any fault")
+        return 1
+    copies.put(folder)
+    patience = 30.0 + PATIENCE * (time.monotonic() - began)
+
+    def tried(mutant: Mutant) -> Tried:
+        folder = copies.get()
+        try:
+            _path(folder, room).write_text(mutant.code)
+            return Tried(mutant, _ran(folder, tests, patience))
+        finally:
+            _path(folder, room).write_text(source)
+            copies.put(folder)
+
+    survived, late = [], 0
+    with ThreadPoolExecutor(given.processes) as pool:
+        for n, each in enumerate(pool.map(tried, chosen), 1):
+            late += each.fate == "late"
+            if each.fate == "survived":
+                survived.append(each.mutant)
+                _say(_shown(each.mutant, source))
+            if n % 50 == 0:
+                _say(f"{room}: {n} of {len(chosen)}, {len(survived)} survived")
+    killed = len(chosen) - len(survived)
+    share = killed / max(1, len(chosen))
+    _say(
+        f"{room}: {killed} of {len(chosen)} killed ({share:.1%}), {late} of them by taking too long; of {len(some)}"
+    )
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  a command prints
+
+
+def _shown(mutant: Mutant, source: str) -> str:
+    lines = difflib.unified_diff(source.splitlines(), mutant.code.splitlines(), lineterm="", n=0)
+    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in {"+++", "---"}]
+    return f"{mutant.room}:{mutant.line}\n" + "\n".join(f"    {line}" for line in changed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
