@@ -39,7 +39,7 @@ from linepicker.stores import SAME, Record, Write
 
 LATE_AT_MOST: Final = 1000
 OWED_AT_MOST: Final = 16
-SKEW: Final = 1.0
+OVERTAKEN: Final = 1.0
 """By how many seconds a call's moment may lie before one that was decided at: it read the clock, and another was quicker. What
 lies further back is a clock that was turned back."""
 
@@ -165,7 +165,7 @@ class Fleet:
 
     def calm(self, now: float) -> float | None:
         """The moment to decide at, by a call that read the clock at *now*, if nothing has to be looked after; else None."""
-        if now < self._now <= now + SKEW:
+        if now < self._now <= now + OVERTAKEN:
             now = self._now
         if self._now <= now < self.calm_until:
             self._now = now
@@ -175,7 +175,7 @@ class Fleet:
     def at(self, now: float) -> float:
         """Bring what depends on the moment alone up to *now*, when a call read the clock. Answers the moment to decide at:
         never a little before that of another decision, as lines are ranked as they are then. To be asked after each wait."""
-        if now < self._now <= now + SKEW:
+        if now < self._now <= now + OVERTAKEN:
             now = self._now
         freshness, health = self.freshness(now), self.policy.health
         self.under(now, slow=freshness == "slow", stale=freshness == "stale")
