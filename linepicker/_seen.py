@@ -28,7 +28,7 @@ class Company:
         return self._swaps <= _ALONE
 
     def met(self) -> None:
-        """A swap was refused."""
+        """Others may write: a swap was refused, or all lines are ranked anew."""
         self._swaps = 0
 
     def part(self, of: int) -> tuple[int, int]:

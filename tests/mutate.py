@@ -140,21 +140,14 @@ def _skipped(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
             found.append(node.annotation)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
             found.append(node.returns)
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            found.append(node)
-        elif isinstance(node, ast.Assign) and _is_alias(node):
-            found.append(node.value)
-        elif isinstance(node, ast.Assert):  # they are for type checkers
+        elif (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) or isinstance(
+            node, ast.Assert
+        ):
             found.append(node)
     return [
         ((each.lineno, each.col_offset), (each.end_lineno or 0, each.end_col_offset or 0))
         for each in found
     ]
-
-
-def _is_alias(node: ast.Assign) -> bool:
-    """A name for a type: `Key = tuple[float, float]`."""
-    return isinstance(node.value, ast.Subscript) and isinstance(node.targets[0], ast.Name)
 
 
 def _path(root: Path, room: str) -> Path:
@@ -185,7 +178,7 @@ def _ran(folder: Path, tests: Sequence[str], patience: float) -> str:
             given = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
             code = pytest.main([*given, *tests])
             os._exit(int(code))
-        except BaseException:  # noqa: BLE001
+        except BaseException:  # noqa: BLE001  the child must not go on as its parent
             os._exit(99)
     until = time.monotonic() + patience
     while time.monotonic() < until:
@@ -208,7 +201,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample; 0")
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="at a time; 1")
     given = parser.parse_args()
-    os.environ.setdefault("HYPOTHESIS_PROFILE", "mutants")
     for name in (
         "pytest",
         "hypothesis",
@@ -230,8 +222,8 @@ def main() -> int:
 
 
 def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
-    names = dict.fromkeys(TESTS.get(room, BASE))
-    tests = [f"tests/test_{name}.py" for name in names if (ROOT / f"tests/test_{name}.py").exists()]
+    names = TESTS.get(room, BASE)
+    tests = [f"tests/test_{name}.py" for name in names]
     some = list(mutants(room))
     chosen = random.Random(given.seed).sample(some, min(given.mutants, len(some)))
     source = _path(ROOT, room).read_text()

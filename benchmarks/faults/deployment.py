@@ -430,10 +430,8 @@ class World:
             task.refuted = {
                 write.key: write.version
                 for write in ask.writes
-                if write.key.startswith(
-                    "line/"
-                )  # of a person another call may be told something older
-                and write.version  # 0: it may have been taken away again meanwhile
+                if write.version  # 0: it may have been taken away again meanwhile
+                and write.key[:5] == "line/"  # of a person another call may hear older news
                 and write.key in found
                 and found[write.key].version != write.version
             }

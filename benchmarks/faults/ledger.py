@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from benchmarks.faults.lines import DAY, EPS, Book, Charge
+from benchmarks.faults.lines import DAY, EPS, Book, Charge, span_of
 from benchmarks.faults.observed import DRIFT, NEVER
 from benchmarks.faults.provider import sure
 from benchmarks.faults.purpose import purpose
@@ -415,7 +415,7 @@ class Ledger:
         looked: float = 1e18,
     ) -> None:
         """Nothing is certain that keeps such a message off the line. *looked*: until which write that was known."""
-        number, span = book.number, min(map(_span, task.policies))
+        number, span = book.number, min(map(span_of, task.policies))
         if book.operated <= looked:
             self.must(book.operator != "paused", f"{number} is paused, and was used")
             drains = book.operator == "draining" and opened and not resumed
@@ -738,12 +738,6 @@ def _counted(spending: Spending, edge: int) -> int:
     if not buckets or buckets[0] >= edge:
         return spending.messages
     return sum(buckets[i + 1] for i in range(0, len(buckets), 2) if buckets[i] >= edge)
-
-
-def _span(policy: Any) -> float:
-    """How long good news must have been there before it counts."""
-    span: float = (policy.recovery.confirmations - 1) * policy.health.ttl
-    return span
 
 
 def _rests(policy: Any, to: str, at: float) -> bool:

@@ -80,8 +80,7 @@ class Book:
 
     def bearable(self, policy: Policy, limits: Limits) -> list[tuple[str, int, float]]:
         """What it may bear at most, by all that is certain: (name, new conversations, in so many seconds)."""
-        span = (policy.recovery.confirmations - 1) * policy.health.ttl
-        scale = policy.at_risk.budget if self.at_risk.certain(span) else 1.0
+        scale = policy.at_risk.budget if self.at_risk.certain(span_of(policy)) else 1.0
         factor, cap = policy.warmup.factor, math.inf
         if self.standing.first_seen and not self.standing.warm:  # else no list was written yet
             cap = policy.warmup.start * factor ** min(max(self.days, 1) - 1, 64)
@@ -138,3 +137,8 @@ class Book:
 def _trusted(mark: float, at: float, gap: float, burst: int, policy: Policy) -> float:
     edge = at + gap / policy.at_risk.pace * burst + policy.pace.max_delay
     return min(mark, at + gap * burst) if mark > edge else mark
+
+
+def span_of(policy: Policy) -> float:
+    """How long good news must have been there before it counts."""
+    return (policy.recovery.confirmations - 1) * policy.health.ttl
