@@ -3,11 +3,12 @@
 Additive increase, multiplicative decrease, with memory: a budget begins at the policy's limit, is cut once each time the line
 gets worse, and grows by small steps while the line is HEALTHY and its budget is really used. The load that came before a fall
 is remembered as a ceiling, near which growth slows down, and which rises slowly; the longer the line goes without another
-fall, the larger the steps become again, since the ceiling may be out of date. Another fall to AT_RISK about there moves the
-ceiling half way only, and is cut for half as much: what a line bears differs from day to day, and some alarms are false. A
-budget is raised once per `learn.hold`, so that the verdict on the last raise can have arrived. A line without a fall of its
-own is bounded by what others fell at, unless it has carried more. A line that joined later is cut from what its warm-up
-granted, and its first falls leave no ceiling: what it bears is still rising.
+fall, the larger the steps become again, since the ceiling may be out of date. Another fall to AT_RISK about there, under a load
+that the line has carried before, moves the ceiling half way only, and is cut for half as much: what a line bears differs from
+day to day, and some alarms are false. One that never carried as much bears less than its ceiling says. A budget is raised once
+per `learn.hold`, so that the verdict on the last raise can have arrived. A line without a fall of its own is bounded by what
+others fell at, unless it has carried more: then by half as much again as that. A line that joined later is cut from what its
+warm-up granted, and its first falls leave no ceiling: what it bears is still rising.
 
 A fall is written with the observation that shows it; growth, and whatever holds for one sending day, with the reservation that
 opens the next one.
@@ -31,6 +32,10 @@ POOR: Final = 0.5
 """From where on the share of unanswered conversations stops growth."""
 FAR: Final = 1.25
 """How many times the remembered ceiling a load may be and still tell something of the same ceiling."""
+KNOWN: Final = 0.9
+"""The share of a load that a line must have carried before, HEALTHY, for a fall under it to be one of its bad days."""
+BEYOND: Final = 1.5
+"""How many times what it has carried a line may open that did not fall yet, where others fell at less."""
 LEAST: Final = 0.97
 """The share of a budget that a fall leaves at most."""
 SLOWLY: Final = 0.02
@@ -140,7 +145,8 @@ def _cut(
         bore = budget  # so few tell nothing of what the line bears
     share = learn.cut_at_risk if bad == 1 else learn.cut_critical
     ceiling = bore
-    if bad == 1 and 0.0 < bore <= FAR * learned.ceiling:
+    known = learned.proven >= KNOWN * bore
+    if bad == 1 and known and 0.0 < bore <= FAR * learned.ceiling:
         share, ceiling = (1.0 + share) / 2.0, math.sqrt(bore * learned.ceiling)
     ceiling = max(floor, min(ceiling, cap))
     least = bore if budget == NEVER else min(LEAST * budget, math.floor(budget) - 0.5)
@@ -196,7 +202,7 @@ def opened(
     most, today, bounded = min(budget or NEVER, cap), _smooth(spending, policy, now), "jump"
     if learn.fleet and not ceiling and cap < NEVER:
         today, bounded = min(
-            (today, bounded), (max(evidence.expected(cap), 1.25 * proven), "fleet")
+            (today, bounded), (max(evidence.expected(cap), BEYOND * proven), "fleet")
         )
     if today < most:
         today = max(min(float(learn.floor), most), today)

@@ -152,7 +152,8 @@ def week_counts(spending: Spending, now: float) -> Mapping[str, int]:
 
 
 def load(spending: Spending, at: float, now: float) -> float:
-    """The conversations opened in the day up to *at*, by the counts of the rolling week."""
+    """The conversations opened in the day up to *at*: by the counts of the rolling week, those of 6 h spread evenly, and no
+    fewer than are remembered one by one."""
     total, week = 0.0, spending.week
     for i in range(0, len(week), 4):
         begins = week[i] * SPREAD
@@ -160,7 +161,8 @@ def load(spending: Spending, at: float, now: float) -> float:
         within = min(ends, at) - max(begins, at - DAY)
         if within > 0:
             total += week[i + 2] * within / (ends - begins)
-    return total
+    times = spending.times
+    return max(total, float(bisect_right(times, at) - first_within(times, at, DAY)))
 
 
 def opened_in_week(spending: Spending, now: float) -> int:

@@ -79,6 +79,19 @@ def test_the_load_of_a_day_is_counted_by_the_week():
     assert normal(spending, NOW) == pytest.approx(48)
 
 
+def test_a_load_is_at_least_what_is_remembered_one_by_one():
+    """A day that begins within 6 h had what came late in them; spread evenly that would be less, and a line that used its
+    budget would seem not to have."""
+    spending, at = Spending(week=array("i")), NOW + 5 * HOUR
+    for n in range(12):
+        moment = at - DAY + MINUTE * n + 1.0
+        count_week(spending, moment, messages=1, opened=1)
+        spending.times.append(moment)
+    assert load(attrs.evolve(spending, times=array("d")), at, at) == pytest.approx(2)
+    assert load(spending, at, at) == 12
+    assert load(spending, at + 1.0, at + 1.0) == 11
+
+
 @pytest.mark.parametrize(("word", "most"), [("AT_RISK", 40), ("CRITICAL", 30)])
 def test_a_fall_cuts_the_budget_and_remembers_the_load(word, most):
     """Each entry into a worse standing, by the load that preceded it."""
@@ -101,8 +114,9 @@ def test_a_standing_is_cut_for_once_per_episode():
 
 
 def test_another_fall_about_the_ceiling_moves_it_half_way():
-    """And cuts for half as much; one far above it is a new one."""
-    known = {"budget": 36.0, "ceiling": 40.0, "relaxed_at": NOW - DAY, "changed_at": NOW - 9 * DAY}
+    """And cuts for half as much, if the line had carried that load; one far above it is a new one."""
+    known = {"budget": 36.0, "ceiling": 40.0, "proven": 45.0}
+    known |= {"relaxed_at": NOW - DAY, "changed_at": NOW - 9 * DAY}
     after = fallen(healthy(**known), "AT_RISK", spent(32, 32))
     assert after.ceiling == pytest.approx((40 * 32) ** 0.5)
     assert after.budget == pytest.approx(0.925 * after.ceiling)
@@ -112,6 +126,15 @@ def test_another_fall_about_the_ceiling_moves_it_half_way():
     far = fallen(healthy(**known | {"ceiling": 20.0}), "AT_RISK", spent(40, 40))
     assert far.ceiling == pytest.approx(40)
     assert far.budget == pytest.approx(0.85 * 40)
+
+
+@pytest.mark.parametrize(("proven", "ceiling"), [(28.7, 32.0), (28.9, (40 * 32) ** 0.5)])
+def test_a_fall_under_a_load_never_carried_is_no_bad_day(proven, ceiling):
+    """A line that falls before it has carried nine tenths of that load bears less than was thought: it is cut from the load."""
+    known = {"budget": 36.0, "ceiling": 40.0, "relaxed_at": NOW - DAY, "proven": proven}
+    after = fallen(healthy(**known), "AT_RISK", spent(32, 32))
+    assert after.ceiling == pytest.approx(ceiling)
+    assert after.budget == pytest.approx((0.85 if ceiling == 32 else 0.925) * ceiling)
 
 
 def test_a_used_budget_grows_after_its_hold():
@@ -171,7 +194,7 @@ def test_a_young_line_is_cut_from_what_its_warm_up_granted():
 
 
 def test_what_others_fell_at_bounds_a_line_that_never_fell():
-    """Their mean, those without a fall standing for the limit; and never below a quarter more than it has carried."""
+    """Their mean, those without a fall standing for the limit; and never below half as much again as it has carried."""
     evidence = Evidence()
     for n, ceiling in enumerate((20.0, 20.0, 20.0, 0.0)):
         evidence.hear(str(n), healthy(ceiling=ceiling))
@@ -180,7 +203,7 @@ def test_what_others_fell_at_bounds_a_line_that_never_fell():
     assert begun(healthy(), spent(10, 10), evidence=evidence).today == pytest.approx(
         expected, rel=1e-2
     )
-    assert begun(healthy(proven=32.0), spent(10), evidence=evidence).today == pytest.approx(40)
+    assert begun(healthy(proven=28.0), spent(10), evidence=evidence).today == pytest.approx(42)
     own = begun(healthy(budget=45.0, ceiling=49.0), spent(40), evidence=evidence)
     assert own.today == 0
 
