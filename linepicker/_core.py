@@ -61,7 +61,8 @@ class Grant:
 
 @attrs.define
 class Refusal:
-    """Why not, and when to ask again (None: when something changes)."""
+    """Why not, and when to ask again (None: when something changes). `account`: every line as it was found, where all were
+    looked at."""
 
     outcome: Literal["held", "not_now", "no_line", "blocked", "stale"]
     reason: str
@@ -69,6 +70,7 @@ class Refusal:
     number: str | None = None
     kind: Kind | None = None
     notes: tuple[Note, ...] = ()
+    account: Sequence[Candidate] = ()
 
 
 def decide(
@@ -368,7 +370,8 @@ def _nobody(
         due = fleet.ranking(now).next_due
         return Refusal("no_line", "pace", None if due == NEVER else due)
     first: Candidate | None = None
-    for each in look_at_all(request, who, fleet, now, leaving):
+    account = look_at_all(request, who, fleet, now, leaving)
+    for each in account:
         if each.opens_at is not None and (
             first is None or first.opens_at is None or each.opens_at < first.opens_at
         ):
@@ -376,7 +379,7 @@ def _nobody(
         first = first or each
     if first is None:
         return Refusal("no_line", "not_in_fleet")
-    return Refusal("no_line", first.excluded or "pace", first.opens_at)
+    return Refusal("no_line", first.excluded or "pace", first.opens_at, account=account)
 
 
 def decide_move(

@@ -39,7 +39,7 @@ def refused(decision: Decision) -> Blocked | NoLine | Held | NotNow | StaleHealt
 
 
 def decision_of(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now: float) -> Decision:
-    """The record of a refusal."""
+    """The record of a refusal that was decided on just now."""
     retry_at = refusal.retry_at
     if retry_at is None and refusal.outcome != "blocked":
         retry_at = now + fleet.policy.health.ttl
@@ -48,12 +48,13 @@ def decision_of(fleet: Fleet, request: Request, who: Who, refusal: Refusal, now:
     elif fleet.slow and refusal.reason in _PACED and retry_at is not None:
         retry_at = min(retry_at, now + fleet.policy.health.ttl)  # fresh news may open them sooner
     leaving = refusal.number if refusal.outcome == "held" and refusal.kind == "known" else None
+    account = refusal.account or look_at_all(request, who, fleet, now, leaving)
     candidates = (
         attrs.evolve(each, excluded=refusal.reason, opens_at=refusal.retry_at, score=0.0)
         if each.number == refusal.number
         or (refusal.outcome == "no_line" and refusal.reason == "quiet" and not each.excluded)
         else each
-        for each in look_at_all(request, who, fleet, now, leaving)
+        for each in account
     )
     return Decision(
         refusal.outcome,

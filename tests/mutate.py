@@ -2,8 +2,9 @@
 
     python tests/mutate.py _ranking _core --mutants 200 --processes 2
 
-A mutant is the room with one operator, number, comparison or branch changed. It is tried in a copy of the checkout: the tests
-named for the room run until one fails. One that fails, or takes much longer than all of them take without a fault, is killed.
+A mutant is the room with one operator, number, comparison or branch changed. It is tried in a copy of the checkout: of the
+tests named for the room those that come to the changed statement run, the shortest first, until one fails. A mutant with which
+one fails, or all take much longer than without a fault, is killed.
 Survivors are printed as differences: each is a test that is missing, or changes nothing that anybody could notice.
 
 Needs `pip install cosmic-ray`, and runs where there is `fork`. Left out: annotations, which nothing executes here, docstrings,
@@ -15,19 +16,23 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import json
 import os
 import random
 import shutil
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
+from types import FrameType
 from typing import Any, Final
 
 import attrs
+import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 BASE: Final = (
@@ -45,9 +50,19 @@ BASE: Final = (
     *("sketch", "straight", "plan", "shadow", "conversations", "outcomes", "learned_promises"),
     *("records", "moves_home", "interleavings", "invariants"),
 )
-"""The tests of the core's rooms, those first that find much in little time: two minutes without a fault."""
+"""The tests of the core's rooms: two minutes without a fault."""
 TESTS: Final = {
     "_ranking": ("ranking", "straight", "plan", "router"),
+    "_record": (
+        "records",
+        "fuzz",
+        "standing",
+        "learn",
+        "moves_home",
+        "priority",
+        "interleavings",
+        "straight",
+    ),
     "webhooks": ("webhooks_verify", "webhooks_events", "webhooks_fuzz", "push", "webhooks_app"),
     "stores/memory": ("stores", "stores_agree"),
     "stores/sqlite": ("sqlite", "stores", "stores_agree"),
@@ -85,7 +100,7 @@ OPERATORS: Final = tuple(
 )
 """What is changed. Others that Cosmic Ray has are left out: changes that any test would notice, and such as are none."""
 PATIENCE: Final = 3.0
-"""How many times the time without a fault a mutant may take, and half a minute."""
+"""How many times the time that its tests take without a fault a mutant may take, and half a minute."""
 
 
 @attrs.frozen
@@ -160,8 +175,45 @@ def _copied(folder: Path) -> Path:
     return folder
 
 
-def _ran(folder: Path, tests: Sequence[str], patience: float) -> str:
-    """Run the tests in that copy, in a child that has the libraries loaded: "survived" where none fails."""
+class Watch:
+    """Which tests come to which lines of a room, and how long they take: a plugin of pytest's, which writes it to a file."""
+
+    def __init__(self, room: Path, told: Path) -> None:
+        self._room, self._told = str(room), told
+        self._found: dict[str, tuple[float, list[int]]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Around each test."""
+        seen: set[int] = set()
+
+        def called(frame: FrameType, event: str, arg: object) -> Any:
+            return stepped if frame.f_code.co_filename == self._room else None
+
+        def stepped(frame: FrameType, event: str, arg: object) -> Any:
+            seen.add(frame.f_lineno)
+            return stepped
+
+        began = time.monotonic()
+        threading.settrace(called)
+        sys.settrace(called)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
+            self._found[item.nodeid] = time.monotonic() - began, sorted(seen)
+
+    def pytest_sessionfinish(self) -> None:
+        """Write it down."""
+        self._told.write_text(json.dumps(self._found))
+
+
+def _ran(
+    folder: Path, tests: Sequence[str], patience: float, watch: tuple[Path, Path] | None = None
+) -> str:
+    """Run the tests in that copy, in a child that has the libraries loaded: "survived" where none fails. *watch*: the room that
+    is looked at meanwhile, and where what is found is written."""
     child = os.fork()
     if not child:
         try:
@@ -173,10 +225,8 @@ def _ran(folder: Path, tests: Sequence[str], patience: float) -> str:
             sys.path[:0] = [str(folder), str(folder / "tests")]
             os.environ["PYTHONPATH"] = str(folder)
             sys.dont_write_bytecode = True
-            import pytest
-
             given = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
-            code = pytest.main([*given, *tests])
+            code = pytest.main([*given, *tests], plugins=[Watch(*watch)] if watch else [])
             os._exit(int(code))
         except BaseException:  # noqa: BLE001  the child must not go on as its parent
             os._exit(99)
@@ -191,6 +241,29 @@ def _ran(folder: Path, tests: Sequence[str], patience: float) -> str:
     return "late"
 
 
+def _statements(source: str) -> dict[int, range]:
+    """For each line, the lines of the innermost statement that it belongs to; of one with a body, its head alone."""
+    found: dict[int, range] = {}
+    for node in ast.walk(ast.parse(source)):  # an outer one before those within
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno
+            lines = range(node.lineno, (last or node.lineno) + 1)
+            found.update(dict.fromkeys(lines, lines))
+    return found
+
+
+def _wanted(found: Mapping[str, tuple[float, list[int]]], lines: range) -> list[str]:
+    """The tests that come to these lines, the shortest first; all, where none does: they run when the room is loaded."""
+    tests = [
+        (seconds, name)
+        for name, (seconds, seen) in found.items()
+        if not set(lines).isdisjoint(seen)
+    ]
+    tests = tests or [(seconds, name) for name, (seconds, _) in found.items()]
+    return [name for _, name in sorted(tests)]
+
+
 def main() -> int:
     """Sample, try, and tell."""
     parser = argparse.ArgumentParser(
@@ -202,7 +275,6 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="at a time; 1")
     given = parser.parse_args()
     for name in (
-        "pytest",
         "hypothesis",
         "httpx",
         "attr",
@@ -227,18 +299,22 @@ def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
     some = list(mutants(room))
     chosen = random.Random(given.seed).sample(some, min(given.mutants, len(some)))
     source = _path(ROOT, room).read_text()
-    folder, began = copies.get(), time.monotonic()
-    if _ran(folder, tests, 3600.0) != "survived":
+    folder = copies.get()
+    watched = _path(folder, room), folder / "watched.json"
+    if _ran(folder, tests, 3600.0, watched) != "survived":
         _say(f"{room}: the tests fail without any fault")
         return 1
+    found = json.loads(watched[1].read_text())
+    statements = _statements(source)
     copies.put(folder)
-    patience = 30.0 + PATIENCE * (time.monotonic() - began)
 
     def tried(mutant: Mutant) -> Tried:
         folder = copies.get()
         try:
             _path(folder, room).write_text(mutant.code)
-            return Tried(mutant, _ran(folder, tests, patience))
+            wanted = _wanted(found, statements[mutant.line])
+            patience = 30.0 + PATIENCE * sum(found[name][0] for name in wanted)
+            return Tried(mutant, _ran(folder, wanted, patience))
         finally:
             _path(folder, room).write_text(source)
             copies.put(folder)

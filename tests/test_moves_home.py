@@ -15,6 +15,7 @@ from linepicker import (
     LineChanged,
     LinePickerError,
     LineReleased,
+    NoLine,
     NotNow,
     Policy,
     Replied,
@@ -189,6 +190,21 @@ async def test_an_operators_move_keeps_the_history_and_the_budget(world):
     assert caught.value.decision.reason == "moves"
     await flag(world, router)
     assert (await refusal(Held, router, BOB)).retry_at == NOW + DAY
+
+
+async def test_a_move_that_nobody_takes_says_why_of_each_line(world):
+    """Their own is no answer, and another has taken its moves: the account is of this move, not of a new conversation."""
+    router = world.router(loose({"moves_per_day": 1}))
+    for to in (ANN, BOB):
+        await (await router.reserve(to, line=A)).settle("SENT")
+    await router.move(ANN, B)
+    with pytest.raises(NoLine) as caught:
+        await router.move(BOB)
+    found = {
+        each.number: (each.excluded, each.opens_at) for each in caught.value.decision.candidates
+    }
+    assert found == {A: ("excluded", None), B: ("moves", NOW + DAY)}
+    assert caught.value.retry_at == NOW + DAY
 
 
 @pytest.mark.parametrize("outcome", ["NOT_SENT", "LINE_REFUSED", "RECIPIENT_REFUSED"])
