@@ -1,5 +1,6 @@
 """Records outlive the version that wrote them, and damage is told, never guessed at."""
 
+import json
 from array import array
 
 import attrs
@@ -212,3 +213,36 @@ def test_any_bytes_are_a_store_error_or_a_record(kind, raw):
     except StoreError:
         return
     encode(record)
+
+
+def test_a_fresh_record_is_nothing_but_zeros():
+    """So what was never written and what was written empty are the same, whichever version did."""
+    packed = Spending().encode()
+    assert (packed[:1], packed[1:]) == (bytes([FORMAT]), bytes(len(packed) - 1))
+    assert Spending() == Spending.decode(packed)
+    standing, empty = json.loads(Standing().encode()[1:]), Observations().to_json()
+    for name, value in {"reputation": empty, "status": empty, "vitality": 1.0}.items():
+        assert standing.pop(name) == value
+    assert not any(standing.values())
+
+
+@pytest.mark.parametrize("record", [Spending, Contact])
+def test_records_have_the_same_bytes_on_hosts_of_either_byte_order(monkeypatch, record):
+    """A host with the other byte order swaps its numbers before it writes them, each kind where it belongs."""
+    times, ids = array("d", [1.5, 2.5]), array("I", [7, 8])
+    if record is Spending:
+        counts = {"buckets": array("i", [3, 4]), "week": array("i", [5, 6, 7, 8])}
+        one = Spending(times=times, ids=ids, moved=b"\0\1", **counts)
+        other = attrs.evolve(one, **{name: _turned(each) for name, each in counts.items()})
+    else:
+        one = other = Contact("+12025550100", 1.0)
+    there = attrs.evolve(other, times=_turned(times), ids=_turned(ids))
+    here = attrs.evolve(one, times=times, ids=ids).encode()
+    monkeypatch.setattr(f"{record.__module__}.LITTLE", False)
+    assert there.encode() == here
+
+
+def _turned(values: array) -> array:
+    values = values[:]
+    values.byteswap()
+    return values
