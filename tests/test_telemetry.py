@@ -599,14 +599,11 @@ def test_the_dashboard_is_one_and_asks_for_metrics_that_there_are(tmp_path):
 def exposed(tmp_path):
     """The page that Prometheus reads, of a router that did everything there is."""
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import start_http_server
 
-    registry, clock = CollectorRegistry(), ManualClock(NOON)
-    telemetry = Telemetry(
-        tracer_provider=NoOpTracerProvider(),
-        meter_provider=MeterProvider([PrometheusMetricReader(registry=registry)]),
-    )
-    server, thread = start_http_server(0, "127.0.0.1", registry=registry)
+    meters, clock = MeterProvider([PrometheusMetricReader()]), ManualClock(NOON)
+    telemetry = Telemetry(tracer_provider=NoOpTracerProvider(), meter_provider=meters)
+    server, thread = start_http_server(0, "127.0.0.1")
     with (
         FakeLinq([ONE, TWO]) as fake,
         LinqSource(fake.token, base_url=fake.base_url) as source,
@@ -627,4 +624,5 @@ def exposed(tmp_path):
     server.shutdown()
     server.server_close()
     thread.join()
+    meters.shutdown()
     return text

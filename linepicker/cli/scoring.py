@@ -131,13 +131,15 @@ def _title(base: Scenario, seeds: int, *, grouped: bool) -> str:
 @contextlib.contextmanager
 def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
     """A bar on stderr where that is a terminal; the function that moves it on by one."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
     bar = Progress(
         TextColumn("simulating"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
-        disable=quiet or not sys.stderr.isatty(),
         transient=True,
     )
     with bar:
