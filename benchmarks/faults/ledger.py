@@ -157,20 +157,20 @@ class Ledger:
             book = self.book(line.number)
             book.listed = max(book.listed, issued)
             if line.reputation == "HEALTHY" and line.unrecognised is None:
-                book.critical.fine(issued, polled=True)
-                book.at_risk.fine(issued, polled=True)
+                book.critical.polled_fine(issued)
+                book.at_risk.polled_fine(issued)
             if line.status != "FLAGGED":
-                book.flagged.fine(issued, polled=True)
+                book.flagged.polled_fine(issued)
 
     def reporting(self, report: Report) -> None:
         """A webhook came."""
         if isinstance(report, LineChanged):
             book = self.book(report.number)
             if report.reputation == "HEALTHY":
-                book.critical.fine(report.at, polled=False)
-                book.at_risk.fine(report.at, polled=False)
+                book.critical.told_fine(report.at, self.slowest)
+                book.at_risk.told_fine(report.at, self.slowest)
             if report.status == "ACTIVE":
-                book.flagged.fine(report.at, polled=False)
+                book.flagged.told_fine(report.at, self.slowest)
         elif (
             isinstance(report, OptedIn | Replied)
             and isinstance(report.to, str)

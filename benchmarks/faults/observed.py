@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -27,14 +27,18 @@ class Watched:
     ats: set[float] = attrs.field(factory=set)
     """The reports that were taken, by the moments they give themselves."""
     polls: list[float] = attrs.field(factory=list)
-    reports: list[float] = attrs.field(factory=list)
+    reports: list[tuple[float, float]] = attrs.field(factory=list)
+    """By the moment each gives itself, and when it counts from at the earliest: a host whose clock is slow takes it for now."""
 
-    def fine(self, at: float, *, polled: bool) -> None:
-        """It was not so at that moment."""
-        known = self.polls if polled else self.reports
-        known.append(at)
-        if len(known) > 2 * _KEPT:
-            del known[1:-_KEPT]
+    def polled_fine(self, at: float) -> None:
+        """A list that was asked for then did not show it."""
+        self.polls.append(at)
+        _shorten(self.polls)
+
+    def told_fine(self, at: float, slowest: float) -> None:
+        """A report says that it was not so then. *slowest*: how far the slowest clock is from the right one, below 0."""
+        self.reports.append((at, at + slowest))
+        _shorten(self.reports)
 
     def shown(self, at: float, moment: int) -> None:
         """A poll that showed it was written."""
@@ -52,17 +56,22 @@ class Watched:
         after = max(self.polled, self.told)
         if after == NEVER:
             return False
-        since = [at for at in self.reports if at > after]
-        ended = min((at for at in self.reports if at > self.told), default=self.told + DRIFT)
+        since = [pair for pair in self.reports if pair[0] > after]
+        ended = min((at for at, _ in self.reports if at > self.told), default=self.told + DRIFT)
         edge = max(self.polled, min(self.heard, self.told + DRIFT, ended))
-        since += [at for at in self.polls if at > edge]
-        return not since or max(since) - min(since) < span
+        since += [(at, at) for at in self.polls if at > edge]
+        return not since or max(at for at, _ in since) - min(at for _, at in since) < span
 
     def surely_new(self, at: float) -> bool:
         """Whether a report of that moment must be believed: it is later than all that is known."""
-        latest = max(self.polled, self.told, *self.polls[-_KEPT:], *self.reports[-_KEPT:], NEVER)
-        return at > latest
+        told = (moment for moment, _ in self.reports[-_KEPT:])
+        return at > max(self.polled, self.told, *self.polls[-_KEPT:], *told, NEVER)
 
     def forgiven(self) -> None:
         """The clock stepped back: nothing is certain."""
         self.polled = self.told = self.heard = NEVER
+
+
+def _shorten(known: list[Any]) -> None:
+    if len(known) > 2 * _KEPT:
+        del known[1:-_KEPT]
