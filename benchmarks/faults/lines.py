@@ -16,6 +16,8 @@ HOUR: Final = 3600.0
 DAY: Final = 86400.0
 EPS: Final = 1e-3
 """Seconds; moments are doubles around 1.8e9."""
+CROWDED: Final = 0.7
+"""The most of a day that 6 h may ever take."""
 
 
 @attrs.define
@@ -98,7 +100,10 @@ class Book:
         hour = scaled(limits.new_per_hour, bounded=False)
         found = [("a day", day, DAY), ("an hour", hour, HOUR)]
         if policy.pace.spread is not None and policy.pace.new_gap and day is not None:
-            found.append(("6 h", math.ceil(policy.pace.spread * day - 1e-9), 6 * HOUR))
+            share = policy.pace.spread
+            if policy.learn.enabled and policy.learn.profile:  # a pool's own day may be crowded
+                share = max(share, min(self.standing.learned.spread, CROWDED))
+            found.append(("6 h", math.ceil(share * day - 1e-9), 6 * HOUR))
         return [(name, most, window) for name, most, window in found if most is not None]
 
     def paced(
