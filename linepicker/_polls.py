@@ -74,7 +74,7 @@ def read_all(fleet: Fleet, now: float) -> Flow[float]:
     """Read the records of all lines anew. Answers the moment it is then. Raises SourceError where no list was ever read."""
     yield from ready(fleet, now)
     if fleet.polled_at is None:
-        raise fleet.last_error or SourceError("no list of lines has been read yet")
+        raise fleet.unread()
     answer: Answer = yield Read([EPOCH, *fleet.keys()])
     absorb(fleet, answer)
     return fleet.at((yield Now()))

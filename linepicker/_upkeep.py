@@ -26,7 +26,6 @@ from linepicker._polls import open_store, ready
 from linepicker._record import EPOCH, Spending, Standing
 from linepicker._small import Block
 from linepicker._update import absorb, update
-from linepicker.errors import SourceError
 from linepicker.fleet import Fleet
 from linepicker.model import (
     LineAssigned,
@@ -89,7 +88,7 @@ def is_listed(fleet: Fleet, number: str, standing: Standing | None) -> bool:
     """Whether a line is of the fleet; as long as no list was read, whether the store knows it. Raises SourceError where
     neither tells: the report can be made again."""
     if fleet.polled_at is None and standing is None:
-        raise fleet.last_error or SourceError("no list of lines has been read yet")
+        raise fleet.unread()
     return fleet.polled_at is None or fleet.state(number) is not None
 
 

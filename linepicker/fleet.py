@@ -226,6 +226,13 @@ class Fleet:
             backoff = health.ttl
         self.next_try = now + max(backoff, min(error.retry_after or 0.0, health.max_age))
 
+    def unread(self) -> SourceError:
+        """What to raise where no list was ever read: what kept it from being read, without where that was raised before, or it
+        would grow with each time it is raised again."""
+        if self.last_error is None:
+            return SourceError("no list of lines has been read yet")
+        return self.last_error.with_traceback(None)
+
     def believable(self, lines: list[Line]) -> bool:
         """Whether a list counts: one that is empty, or lost more than half of the lines, must come twice."""
         if self.static:  # it can't be read twice

@@ -290,6 +290,19 @@ def test_a_preview_before_any_health_was_seen_is_stale(world):
     assert world.router().preview(ANN).outcome == "stale"
 
 
+def test_an_error_that_is_raised_again_does_not_remember_where_before(world, router):
+    """A refused token is not tried again for a while; meanwhile each call raises what it brought, and none keeps the others'
+    frames alive."""
+    world.account.error = SourceError("401", status=401, fatal=True)
+    lengths = set()
+    for _ in range(5):
+        with pytest.raises(SourceError, match="401") as caught:
+            router.lines()
+        lengths.add(len(caught.traceback))
+    assert len(lengths) <= 2  # the first comes from further away
+    assert max(lengths) < 40
+
+
 def test_without_any_health_ever_seen_a_reserve_is_refused_from_the_source_error(world):
     """StaleHealth names the SourceError as its cause and the next poll as the moment to ask again."""
     world.account.error = SourceError("down")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from copy import copy
 from typing import Final
 
 import attrs
@@ -143,7 +144,7 @@ class Provider:
             return [], took
         if mode == "half":
             return self.lines()[: len(self.listed) // 3], took
-        return next((error, took) for name, error, took in LIST_FAULTS if name == mode)
+        return next((copy(error), took) for name, error, took in LIST_FAULTS if name == mode)
 
     def take(self, made: Made) -> Verdict:
         """A message arrives. An id that was accepted is not accepted again."""
