@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import secrets
 import sys
 import weakref
 from contextlib import suppress
+from functools import partial
 from math import inf
 from threading import Lock
 from time import monotonic
@@ -124,6 +126,8 @@ class Database:
         self._closed = False
         self._inherited: list[object] = []
         self._start()
+        self._leave = partial(_leave, weakref.ref(self))
+        atexit.register(self._leave)
         _begin_anew_after_forks(self)
 
     def _start(self) -> None:
@@ -227,6 +231,7 @@ class Database:
                 loop.run_until_complete(each.close())
         if pool is not None:
             pool.close()
+        atexit.unregister(self._leave)
 
     async def aclose(self) -> None:
         """As `close`, without blocking the event loop."""
@@ -234,6 +239,11 @@ class Database:
         if pool is not None:
             await pool.close()
         await asyncio.to_thread(self.close)
+
+    def leave(self) -> None:
+        """Close what threads have open, at the end of a process that did not."""
+        if self._pool is not None:
+            self._pool.close()
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -395,6 +405,11 @@ def _taken_apart(url: str) -> tuple[str, str, dict[str, str]]:
         ) from None
     own = {name: unquote(each.partition("=")[2]) for name, each in pairs if name in _OURS}
     return conninfo.geturl(), f"postgresql://{host}{parts.path}", own
+
+
+def _leave(this: weakref.ref[Database]) -> None:
+    if (found := this()) is not None:
+        found.leave()
 
 
 def _begin_anew_after_forks(database: Database) -> None:
