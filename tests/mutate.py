@@ -201,7 +201,7 @@ class Watch:
             return (yield)
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)  # type: ignore[arg-type]  # which ends it, as above
             self._found[item.nodeid] = time.monotonic() - began, sorted(seen)
 
     def pytest_sessionfinish(self) -> None:
@@ -312,7 +312,8 @@ def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
         folder = copies.get()
         try:
             _path(folder, room).write_text(mutant.code)
-            wanted = _wanted(found, statements[mutant.line])
+            line = mutant.line  # of a decorator or an `except`, it is no statement's
+            wanted = _wanted(found, statements.get(line, range(line, line + 1)))
             patience = 30.0 + PATIENCE * sum(found[name][0] for name in wanted)
             return Tried(mutant, _ran(folder, wanted, patience))
         finally:

@@ -300,7 +300,6 @@ def test_an_error_that_is_raised_again_does_not_remember_where_before(world, rou
             router.lines()
         lengths.add(len(caught.traceback))
     assert len(lengths) <= 2  # the first comes from further away
-    assert max(lengths) < 40
 
 
 def test_without_any_health_ever_seen_a_reserve_is_refused_from_the_source_error(world):
