@@ -59,7 +59,8 @@ def lanes(
 ) -> tuple[Lane, Lane]:
     """Urgent messages' own paces: of new conversations, and of messages. *ordinary*: the line's budget."""
     whole, pace = whole_budget(state, policy, now, slow=slow), policy.pace
-    share, reach = policy.priority.urgent_share or 1.0, max(pace.max_delay, state.spending.reach)
+    share = policy.priority.urgent_share or 1.0
+    reach = max(pace.max_delay, state.spending.reach) + windows.SKEW
     slowest = 1.0 / policy.at_risk.pace / share
     return (
         Lane(

@@ -271,6 +271,7 @@ def slot(mark: float, now: float, gap: float, burst: int) -> float:
 
 
 def trusted(mark: float, now: float, gap: float, burst: int, reach: float, slowest: float) -> float:
-    """The mark, unless it is further ahead than one burst at the *slowest* gap plus *reach*: then it comes from a clock
-    that stepped back, and is set to one burst ahead."""
-    return min(mark, now + gap * burst) if mark > now + slowest * burst + reach else mark
+    """The mark, unless it is further ahead than one burst at the *slowest* gap plus *reach*, and `SKEW` more, which another
+    host's clock may be: then it comes from a clock that stepped back, and is set to one burst ahead."""
+    edge = now + slowest * burst + reach + SKEW
+    return min(mark, now + gap * burst) if mark > edge else mark

@@ -1,12 +1,14 @@
 """The moment a decision is made at, where calls read the clock a little apart and a store's answers overtake each other."""
 
+from contextlib import suppress
+from itertools import pairwise
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linepicker import Line, LineChanged, Policy, Router, _hosttime
+from linepicker import Line, LineChanged, NoLine, Policy, Router, _hosttime
 from linepicker._hosttime import HostTime
 from linepicker.replay import check
 from linepicker.stores.memory import MemoryStore
@@ -101,6 +103,31 @@ def test_a_call_that_another_overtook_decides_at_the_others_moment():
     assert [each.decision.at for each in made] == [NOW + 0.5, NOW + 0.5]
     assert [each.decision.delay for each in made] == [0.0, 0.0]
     assert sum(kept[number] is again[number] for number in (A, B, C)) >= 2
+
+
+@pytest.mark.parametrize("behind", [30.0, 60.0, 299.0])
+@pytest.mark.parametrize("priority", ["normal", "urgent"])
+def test_a_slow_hosts_clock_does_not_undo_what_a_fast_one_promised(behind, priority):
+    """Slots that are taken as far ahead as they may be are still taken for who thinks that it is earlier."""
+    policy = Policy.from_dict(
+        {
+            "limits": {"new_per_day": "off", "new_per_hour": "off"},
+            "pace": {"new_gap": 20, "new_burst": 1, "message_gap": 0, "spread": "off"},
+            "at_risk": {"pace": 1.0},
+            "priority": {"urgent_share": 0.5},
+            "learn": {"enabled": False},
+        }
+    )
+    store, people = MemoryStore(), iter(f"+1415{2_000_000 + n}" for n in range(1000))
+    sent = []
+    for now in (NOW, NOW - behind, NOW):
+        with (
+            Router([Line(A)], policy=policy, store=store, clock=ManualClock(now)) as router,
+            suppress(NoLine),
+        ):
+            while True:
+                sent.append(router.reserve(next(people), priority=priority).send_at)
+    assert min(b - a for a, b in pairwise(sorted(sent))) >= 20.0
 
 
 def test_a_clock_that_was_turned_back_is_believed():

@@ -377,6 +377,9 @@ class World:
         late = self.now + 30.0
         self.due = [(min(at, late), name, item) for at, name, item in self.due]
         heapify(self.due)
+        for process in self.processes:
+            shown = self.ledger.latest + process.skew
+            process.stepped_at = max(process.stepped_at, shown)
         self.ledger.stepped(self.now)
 
     # Answers

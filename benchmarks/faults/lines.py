@@ -10,6 +10,7 @@ import attrs
 from benchmarks.faults.observed import NEVER, Watched
 from linepicker import Policy
 from linepicker._record import Spending, Standing
+from linepicker._windows import SKEW
 from linepicker.policy import Limits
 
 HOUR: Final = 3600.0
@@ -140,7 +141,7 @@ class Book:
 
 
 def _trusted(mark: float, at: float, gap: float, burst: int, policy: Policy) -> float:
-    edge = at + gap / policy.at_risk.pace * burst + policy.pace.max_delay
+    edge = at + gap / policy.at_risk.pace * burst + policy.pace.max_delay + SKEW
     return min(mark, at + gap * burst) if mark > edge else mark
 
 
