@@ -28,7 +28,7 @@ def observed(
     seen, status = after.reputation, after.status
     last = seen.polled
     level = seen.level(span)
-    bad = level > 0 or seen.recovering(span)  # then every poll that lists it is written
+    bad = seen.in_doubt(span)  # then every poll that lists it is written
     if new or back or bad or BADNESS[value] > level or last is None or last[0] != value:
         repeated = () if back or bad else polls
         seen = seen.add_poll(value, issued, polls=repeated, span=span, now=now)

@@ -162,6 +162,11 @@ class Observations:
         """Whether it was as bad as can be (2) and has not been good (0) since."""
         return not self._established(0, 1, span, self.told)
 
+    def in_doubt(self, span: float) -> bool:
+        """Whether it is, or of late was, worse than good: then each poll that lists the line is written, and one that was not
+        written did not list it."""
+        return self.level(span) > 0 or self.recovering(span)
+
     @property
     def reported(self) -> tuple[str, float] | None:
         """The value the latest report gave, and when that was heard."""

@@ -116,7 +116,7 @@ def pay(fleet: Fleet, now: float) -> Flow[None]:
     paid = 0
     while fleet.debts:
         made = fleet.debts[0]
-        if made.outcome is None or made.outcome in ("SENT", "UNKNOWN", "RATE_LIMITED"):
+        if _owed(made):
             yield from _charged(fleet, made, now)
             paid += 1
         if fleet.debts and fleet.debts[0] is made:
@@ -131,6 +131,11 @@ def pay(fleet: Fleet, now: float) -> Flow[None]:
         )
 
 
+def _owed(made: Made) -> bool:
+    """Whether it went out, as far as is known."""
+    return made.outcome is None or made.outcome in ("SENT", "UNKNOWN", "RATE_LIMITED")
+
+
 def _charged(fleet: Fleet, made: Made, now: float) -> Flow[None]:
     spending_key, contact_key = records.spending_key(made.number), made.who.contact_key
 
@@ -138,6 +143,8 @@ def _charged(fleet: Fleet, made: Made, now: float) -> Flow[None]:
         contact: Contact | None = was[contact_key]
         if contact is not None and made.ident in contact.ids:
             return None  # the answer was lost, not the write
+        if not _owed(made):
+            return None  # another call has put it on record meanwhile, and it was given back
         spending = (was[spending_key] or Spending()).copy()
         at = min(made.send_at, now)
         windows.add_message(spending, at, now)

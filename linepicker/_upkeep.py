@@ -110,15 +110,17 @@ def _reported(
     after = standing
     said = UNKNOWN if report.unrecognised is not None else report.reputation
     if said is not None:
+        repeated = () if standing.reputation.in_doubt(span) else polls
         seen = standing.reputation.not_after(now).add_report(
-            str(said), report.at, now, polls=polls, span=span
+            str(said), report.at, now, polls=repeated, span=span
         )
         after = attrs.evolve(after, reputation=seen or standing.reputation)
     if report.status is not None:
         state = fleet.state(report.number)
         shown = state is not None and state.line.status is not None  # else polls say nothing of it
+        repeated = polls if shown and not standing.status.in_doubt(span) else ()
         seen = standing.status.not_after(now).add_report(
-            str(report.status), report.at, now, polls=polls if shown else (), span=span
+            str(report.status), report.at, now, polls=repeated, span=span
         )
         after = attrs.evolve(after, status=seen or standing.status)
     return remembering(after, span, now) if after != standing else None

@@ -16,7 +16,9 @@ from linepicker import (
     Router,
     StoreError,
 )
+from linepicker._asks import Swap
 from linepicker._decode import decode
+from linepicker._outage import pay
 from linepicker._settle import flush
 from linepicker.stores.memory import AsyncMemoryStore, MemoryStore
 from linepicker.testing import ManualClock
@@ -268,6 +270,24 @@ def test_two_calls_write_what_an_outage_left_behind_between_them():
         finish(router, one, ask)
         assert not fleet.late
         assert {fleet_chat(store, n) for n in range(2)} == {BOB, CAT}
+
+
+def test_what_was_given_back_is_not_charged_by_a_call_that_was_slower():
+    """Two calls put on record what left in an outage; the provider refuses it before the second one is through."""
+    router, store, clock = world()
+    with router:
+        store.away = True
+        made = router.reserve(ANN)
+        store.away = False
+        slow = pay(router._desk.fleet, clock.now())
+        ask = next(slow)
+        while not isinstance(ask, Swap):
+            ask = slow.send(router._answers[type(ask)](ask))
+        assert sent(router) == 2
+        made.settle("RECIPIENT_REFUSED")
+        assert sent(router) == 1
+        finish(router, slow, ask)
+        assert sent(router) == 1
 
 
 def finish(router, flow, ask):

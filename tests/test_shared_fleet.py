@@ -2,7 +2,16 @@
 
 import pytest
 
-from linepicker import Held, Line, LineAssigned, NoLine, Policy, Router, SourceError
+from linepicker import (
+    Held,
+    Line,
+    LineAssigned,
+    LineChanged,
+    NoLine,
+    Policy,
+    Router,
+    SourceError,
+)
 from linepicker.stores import open as open_store
 from linepicker.testing import ManualClock
 
@@ -171,3 +180,27 @@ def test_a_view_says_how_old_it_is(world):
     one.lines()
     world.clock.advance(1)
     assert {view.as_of for view in other.lines()} == {later}
+
+
+@pytest.mark.parametrize("word", [{"reputation": "AT_RISK"}, {"unrecognised": "SHINY"}])
+def test_a_list_without_a_line_is_no_good_news_of_it(world, word):
+    """A CRITICAL line leaves the list, and a router that has not read that list yet hears of it once more: when the line
+    is back and HEALTHY, that counts from then."""
+    one, other = world.router(), world.router()
+    for router in (one, other):
+        router.lines()
+    other.report(LineChanged(A, "CRITICAL", at=NOW, event_id="e1"))
+    world.account.lines = [Line(B), Line(C)]
+    world.clock.advance(1.0)
+    one.refresh()
+    world.clock.advance(1.0)
+    other.report(LineChanged(A, at=NOW + 2.0, event_id="e2", **word))
+    world.account.lines = [Line(A), Line(B), Line(C)]
+    world.clock.advance(TTL + 1.0)
+    for _ in range(2):
+        one.refresh()
+        with pytest.raises(Held, match="critical|recovering"):
+            one.reserve(ANN, line=A)
+        world.clock.advance(TTL / 2)
+    one.refresh()
+    assert one.reserve(ANN, line=A).number == A

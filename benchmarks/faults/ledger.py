@@ -46,6 +46,8 @@ NEAR: Final = 240.0
 LEASE: Final = 600.0
 """How long an unsettled trial keeps a line on probation to itself, in seconds after it was to leave."""
 UNDONE: Final = frozenset({Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED})
+_FINAL: Final = frozenset({Outcome.SENT, Outcome.UNKNOWN})
+"""What is settled though the store is out."""
 _BLAMELESS: Final = UNDONE - {Outcome.LINE_REFUSED} | {Outcome.RATE_LIMITED, Outcome.UNKNOWN}
 _ANSWERS: Final = frozenset(
     {"reserve", "preview", "assignment", "lines", "capacity", "plan", "check"}
@@ -422,7 +424,8 @@ class Ledger:
             self.must(not drains, f"{number} is draining, and took somebody new")
         for name, each in (("CRITICAL", book.critical), ("FLAGGED", book.flagged)):
             self.must(
-                each.since > looked or not each.certain(span), f"{number} is {name}, and was used"
+                each.since > looked or not each.certain(span, self.slowest),
+                f"{number} is {name}, and was used",
             )
         if looked > self.moment:
             self.must(book.listed > book.released, f"{number} was taken away, and was used")
@@ -453,7 +456,7 @@ class Ledger:
     ) -> None:
         book.charges[ident] = Charge(at, moved)
         book.open_day(now)
-        for name, most, window in book.bearable(policy, limits):
+        for name, most, window in book.bearable(policy, limits, self.slowest):
             within = book.within(window, now, self.latest)
             self.must(within <= most, f"{book.number}: {within} in {name}, {most} allowed")
         moves, most = book.moves(now, self.latest), limits.moves_per_day
@@ -643,7 +646,7 @@ class Ledger:
         made, report = task.result, task.report
         if task.what == "settle" and task.error is None:
             mine, outcome = task.made, task.made.outcome
-            if outcome not in UNDONE or mine.ident in self.refunded:  # else it may be open again
+            if outcome in _FINAL or mine.ident in self.refunded:  # else it may be open again
                 self.firsts.setdefault(mine.id, outcome)
         if isinstance(made, Made) and not (made.in_outage or made.resumed):
             self.must(made.id in self.counted, f"{made.id} was promised, and not written")

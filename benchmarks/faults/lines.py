@@ -81,9 +81,12 @@ class Book:
         if self.day_start + DAY <= at:
             self.days, self.day_start = self.days + 1, at
 
-    def bearable(self, policy: Policy, limits: Limits) -> list[tuple[str, int, float]]:
+    def bearable(
+        self, policy: Policy, limits: Limits, slowest: float
+    ) -> list[tuple[str, int, float]]:
         """What it may bear at most, by all that is certain: (name, new conversations, in so many seconds)."""
-        scale = policy.at_risk.budget if self.at_risk.certain(span_of(policy)) else 1.0
+        at_risk = self.at_risk.certain(span_of(policy), slowest)
+        scale = policy.at_risk.budget if at_risk else 1.0
         factor, cap = policy.warmup.factor, math.inf
         if self.standing.first_seen and not self.standing.warm:  # else no list was written yet
             cap = policy.warmup.start * factor ** min(max(self.days, 1) - 1, 64)

@@ -51,14 +51,16 @@ class Watched:
         if min(at, heard) > self.told:
             self.told, self.heard, self.since = min(at, heard), heard, moment
 
-    def certain(self, span: float) -> bool:
-        """Whether nothing that is known can have ended it: what spoke for the line must be later, and *span* seconds long."""
-        after = max(self.polled, self.told)
+    def certain(self, span: float, slowest: float) -> bool:
+        """Whether nothing that is known can have ended it: what spoke for the line must be later, and *span* seconds long.
+        *slowest*: how far the slowest clock ever was from the right one, below 0: a poll of another counts from then on it."""
+        polled = self.polled + slowest
+        after = max(polled, self.told)
         if after == NEVER:
             return False
         since = [pair for pair in self.reports if pair[0] > after]
         ended = min((at for at, _ in self.reports if at > self.told), default=self.told + DRIFT)
-        edge = max(self.polled, min(self.heard, self.told + DRIFT, ended))
+        edge = max(polled, min(self.heard, self.told + DRIFT, ended))
         since += [(at, at) for at in self.polls if at > edge]
         return not since or max(at for at, _ in since) - min(at for _, at in since) < span
 
