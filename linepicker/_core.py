@@ -165,7 +165,7 @@ def _known(
     number, stickiness = contact.number, fleet.policy.stickiness
     if number in request.exclude or request.line not in (None, number):
         return Refusal("held", "excluded", None, number, "known")
-    if contact.home and stickiness.return_home is not None:
+    if contact.home:
         homeward = _homeward(request, fleet, contact, now)
         if homeward is not None:
             return homeward

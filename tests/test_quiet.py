@@ -228,6 +228,7 @@ def test_a_new_recipient_is_refused_until_they_end():
     assert caught.value.retry_at == moment("2026-12-02 08:00", "America/New_York")
     decision = caught.value.decision
     assert (decision.outcome, decision.reason, decision.number) == ("no_line", "quiet", None)
+    assert decision.kind == "new"
     assert decision.notes == ("quiet hours in America/New_York",)
     assert {each.excluded for each in decision.candidates} == {"quiet"}
     assert {each.opens_at for each in decision.candidates} == {caught.value.retry_at}
@@ -239,13 +240,26 @@ def test_a_known_recipient_waits_too():
     """NotNow on their line, and so for a line that is asked for."""
     router, clock = opened("2026-12-01 22:00")
     router.assign(YORKER, B)
-    for to, more in ((YORKER, {}), ("+12125550102", {"line": A})):
+    for to, more, kind in ((YORKER, {}, "known"), ("+12125550102", {"line": A}, "new")):
         with pytest.raises(NotNow) as caught:
             router.reserve(to, **more)
-        assert caught.value.decision.reason == "quiet"
+        assert (caught.value.decision.reason, caught.value.decision.kind) == ("quiet", kind)
         assert caught.value.retry_at == moment("2026-12-02 08:00", "America/New_York")
     clock.set(caught.value.retry_at)
     assert router.reserve(YORKER).number == B
+
+
+def test_a_conversation_that_is_held_is_held_at_night_too():
+    """That it has gone quiet outlasts the night, so the morning is not promised."""
+    router, clock = opened(
+        "2026-12-01 12:00", conversation={"unanswered": "enforce", "unanswered_after": 1}
+    )
+    router.reserve(YORKER).settle("SENT")
+    clock.advance(10 * HOUR)
+    with pytest.raises(Held) as caught:
+        router.reserve(YORKER)
+    assert caught.value.decision.notes == ("1 messages without a reply",)
+    assert caught.value.retry_at == clock.now() + 60  # the next poll
 
 
 def test_preview_says_so():

@@ -558,6 +558,8 @@ def test_all_tags_asked_for_are_needed(world, router):
     world.account.has(B, tags={"gold", "us"})
     assert {router.reserve(to, tags=["us", "gold"]).number for to in people(4)} == {B}
     assert {router.reserve(to, tags=["gold"]).number for to in people(8, 10)} == {A, B}
+    beside = router.reserve(ANN, tags=["gold"]).decision.candidates
+    assert [each.number for each in beside] in ([A, B], [B, A])
 
 
 def test_excluded_lines_are_not_picked(world, router):
