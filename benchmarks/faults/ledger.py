@@ -455,7 +455,7 @@ class Ledger:
         moved: bool,
     ) -> None:
         book.charges[ident] = Charge(at, moved)
-        book.open_day(now)
+        book.open_day(min(now, at))
         for name, most, window in book.bearable(policy, limits, self.slowest):
             within = book.within(window, now, self.latest)
             self.must(within <= most, f"{book.number}: {within} in {name}, {most} allowed")
