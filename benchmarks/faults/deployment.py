@@ -433,7 +433,8 @@ class World:
             task.refuted = {
                 write.key: write.version
                 for write in ask.writes
-                if write.version > 0  # 0: it may have been taken away again meanwhile; below: a debt
+                if write.version
+                > 0  # 0: it may have been taken away again meanwhile; below: a debt
                 and write.key[:5] == "line/"  # of a person another call may hear older news
                 and write.key in found
                 and found[write.key].version != write.version
