@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import takewhile
 
 import attrs
 import httpx
@@ -96,10 +97,10 @@ class Served:
         return self.http.post("/", content=body, headers=headers, **more)
 
     def raw(self, request):
-        """Send these bytes, and the first line of what comes back, empty if nothing does."""
+        """Send these bytes, and the head of what comes back, empty if nothing does."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(request)
-            return connection.makefile("rb").readline().decode().strip()
+            return b"".join(takewhile(bytes.strip, connection.makefile("rb"))).decode().strip()
 
 
 @contextlib.contextmanager
@@ -355,10 +356,19 @@ def test_an_endless_body_is_not_read_to_its_end():
 def test_a_body_that_is_too_large_is_refused_by_its_length():
     """What says that it will be too large is refused before it is sent; so is a length of any number of digits."""
     with watching(Router) as (served, _, _):
-        for length in (str(MAX_BODY + 1), "5000000", "9" * 18):
+        for length, closes in ((str(MAX_BODY + 1), False), ("50000000", True), ("9" * 18, True)):
             head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
-            assert served.raw(head.encode()).startswith("HTTP/1.1 413")
+            answer = served.raw(head.encode()).lower()
+            assert answer.startswith("http/1.1 413")
+            assert ("connection: close" in answer) == closes
         assert served.app.counts == {"size": 3}
+
+
+def test_a_body_may_be_as_large_as_is_said():
+    """The last byte that is allowed is: then it is the signature that has to hold."""
+    with watching(Router) as (served, _, _):
+        assert served.post(b" " * MAX_BODY).status_code == 400
+        assert served.post(b" " * (MAX_BODY + 1)).status_code == 413
 
 
 def test_a_length_that_lies_is_no_way_in():
@@ -385,14 +395,14 @@ def test_a_web_socket_is_turned_away():
             return {"type": "websocket.connect"}
 
         async def send(message):
-            sent.append(message["type"])
+            sent.append(message)
 
         await app({"type": "websocket", "path": "/", "headers": []}, receive, send)
 
     with Router([Line(LINES[0])]) as router:
         app = WebhookApp(router, SECRET)
         asyncio.run(go())
-    assert sent == ["websocket.close"]
+    assert sent == [{"type": "websocket.close", "code": 1003}]  # RFC 6455: data it can't accept
 
 
 # Threads
@@ -498,7 +508,9 @@ class Source:
         return [Line(number) for number in LINES]
 
 
-@pytest.mark.parametrize(("asked", "told"), [(7.2, "8"), (None, "5"), (0.1, "1"), (86400.0, "60")])
+@pytest.mark.parametrize(
+    ("asked", "told"), [(7.2, "8"), (None, "5"), (0.1, "1"), (86400.0, "60"), (-1.0, "1")]
+)
 def test_while_no_list_was_read_webhooks_are_to_come_again(asked, told):
     """Without ever a list of lines nothing can be told apart: 503, with what the provider asked for, within a minute."""
     clock, source = ManualClock(NOW), Source(retry_after=asked)
