@@ -388,6 +388,21 @@ def test_a_length_that_lies_is_no_way_in():
         assert served.post(body).status_code == 204
 
 
+def test_it_says_when_it_has_started_and_stopped():
+    """What waits for the lifespan to begin and to end is told."""
+    phases, sent = ["startup", "shutdown"], []
+
+    async def receive():
+        return {"type": f"lifespan.{phases[len(sent)]}"}
+
+    async def send(message):
+        sent.append(message)
+
+    with Router([Line(LINES[0])]) as router:
+        asyncio.run(WebhookApp(router, SECRET)({"type": "lifespan"}, receive, send))
+    assert sent == [{"type": f"lifespan.{phase}.complete"} for phase in phases]
+
+
 def test_a_web_socket_is_turned_away():
     """What is no HTTP request is closed."""
     sent = []

@@ -374,6 +374,7 @@ def test_a_body_may_have_a_mebibyte():
     body = b"{" + b" " * (MAX_BODY - 2) + b"}"
     assert verify(body, signed(body), SECRET, now=NOW).data is None
     assert refusal(body + b" ", signed(body + b" ")) == "size"
+    assert (MAX_BODY, InvalidWebhook("too large", reason="size").status) == (1024 * 1024, 413)
 
 
 def test_a_body_is_bytes():
