@@ -100,6 +100,8 @@ async def test_an_at_risk_conversation_is_slowed(world):
     assert (await refusal(NotNow, router)).retry_at == now - 1 + 2 * HOUR - 300
     world.clock.set(made.send_at + HOUR)
     assert (await router.reserve(ANN, max_delay=0)).delay == 0
+    world.clock.set((await refusal(NotNow, router)).retry_at)
+    assert (await router.reserve(ANN)).delay == 300
 
 
 async def test_a_first_message_has_nothing_to_be_slow_after(world):
