@@ -197,9 +197,17 @@ def test_the_commands_named_are_the_commands_there_are():
 
 
 def test_the_options_named_are_options():
-    """Each option in the prose is one of some command."""
-    known = set().union(*commands().values())
-    named = {option for span in SPANS for option in re.findall(r"(?<!\S)--[a-z-]+", span)}
+    """Each option in the prose is one of some command; of a benchmark, one of its own."""
+    known, named = set().union(*commands().values()), set()
+    for span in SPANS:
+        options = set(re.findall(r"(?<!\S)--[a-z-]+", span))
+        benchmark = re.match(r"python -m benchmarks ([a-z-]+) ", span)
+        if benchmark is not None and options:
+            command = [sys.executable, "-m", "benchmarks", benchmark[1], "--help"]
+            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            assert options <= set(re.findall(r"--[a-z-]+", told))
+        else:
+            named |= options
     assert named
     assert named <= known
 
