@@ -163,8 +163,8 @@ class Observations:
         return not self._established(0, 1, span, self.told)
 
     def in_doubt(self, span: float) -> bool:
-        """Whether it is, or of late was, worse than good: then each poll that lists the line is written, and one that was not
-        written did not list it."""
+        """Whether it is worse than good, or was as bad as can be and has not been good since: then each poll that lists the
+        line is written, and the fleet's polls say nothing of it."""
         return self.level(span) > 0 or self.recovering(span)
 
     @property

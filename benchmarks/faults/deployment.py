@@ -433,8 +433,8 @@ class World:
             task.refuted = {
                 write.key: write.version
                 for write in ask.writes
-                if write.version
-                > 0  # 0: it may have been taken away again meanwhile; below: a debt
+                # 0: it may have been taken away again meanwhile; below: another call made a debt
+                if write.version > 0
                 and write.key[:5] == "line/"  # of a person another call may hear older news
                 and write.key in found
                 and found[write.key].version != write.version
