@@ -3,7 +3,8 @@
 All lines are HEALTHY and weigh the same; routers are in memory where nothing else is said. Recipients are made before the
 timing begins. Two policies:
 
-- *no limits*: limits and spread off, no gaps, on the host's clock.
+- *no limits*: limits and spread off, no gaps, on the host's clock. Before the first timing there were as many reservations as
+  begin the sending day of nearly every line: beginning one costs more, once a day for each line.
 - *limits*: the default policy on a manual clock that steps on before each call (within the timing), so that a line gets
   `Scale.conversations` new conversations a day, or `Scale.messages` messages: nothing is refused. A day and a half of it has
   passed before the first timing, so that each reservation also pays for those that leave the windows, a line's record is as
@@ -51,6 +52,8 @@ ROOMY = Policy.from_dict(
         "pace": {"new_gap": 0.0, "message_gap": 0.0, "spread": "off"},
     }
 )
+BEGINNING = 4
+"""So many reservations for each line begin the sending days of nearly all."""
 LITELLM_LINES = (10, 100, 1000)
 SQLITE_LINES = 100
 ASYNC_LINES = 100
@@ -192,12 +195,15 @@ def goals(scale: Scale) -> list[Goal]:
 def new(n: int, strangers: Iterator[str], house: ExitStack) -> Subject:
     """A reservation for somebody new, among so many lines without limits."""
     router = house.enter_context(Router(_lines(n), policy=ROOMY))
-    return Subject(f"new, {n:,} lines", reserving(router, strangers))
+    prepare = reserving(router, strangers)
+    prepare(BEGINNING * n)()
+    return Subject(f"new, {n:,} lines", prepare)
 
 
 def _in_threads(strangers: Iterator[str], house: ExitStack) -> Subject:
     """The same router asked by several threads at once: the time that all of them take for a reservation."""
     router = house.enter_context(Router(_lines(THREADS_LINES), policy=ROOMY))
+    reserving(router, strangers)(BEGINNING * THREADS_LINES)()
 
     def prepare(calls: int) -> Callable[[], object]:
         each = reserving(router, strangers)

@@ -46,21 +46,52 @@ def _no_numbers() -> array[int]:
 
 
 @attrs.define
+class Seldom:
+    """What of a recipient seldom changes, and messages leave as it is: most have none of it. Another one takes its place.
+
+    `history`: (line, since) of the lines before. `chats`: the provider's chat per line. `views`: what the provider thinks of
+    the conversation on each line, and as of when. `home`: the line that a gate moved them away from, "" if none did. `format`,
+    `rest`, `tail`: of the record, and what a later format added to it.
+    """
+
+    history: tuple[tuple[str, float], ...] = ()
+    chats: Mapping[str, str] = _NONE
+    views: Mapping[str, tuple[str, float]] = _NONE
+    home: str = ""
+    rest: Mapping[str, Any] = _NONE
+    format: int = FORMAT
+    tail: bytes = b""
+
+    def behind(self, number: str) -> bytes:
+        """The end of a record: the line's number, what seldom changes as JSON, nothing where there is nothing, and the tail."""
+        known = {
+            "history": self.history,
+            "chats": self.chats,
+            "views": self.views,
+            "home": self.home,
+        }
+        line, packed = number.encode(), b""
+        if any(known.values()) or self.rest:
+            packed = dump({**self.rest, **known})
+        return _SIZES.pack(len(line), len(packed)) + line + packed + self.tail
+
+
+PLAIN: Final = Seldom()
+"""Nothing of the kind."""
+
+
+@attrs.define
 class Contact:
     """A recipient's line, the pace of this pair, and how the conversation goes. Packed; JSON only for what seldom changes.
 
     `opened` is 32 bits of the reservation that made the assignment (or the last move), 0 if none did; `made` how many
     reservations were made since, that one included. `times` and `ids`: the last minute's messages, or the last one.
-    `wait_until`: when a rate limit ends. `history`: (line, since) of the lines before. `chats`: the provider's chat per line.
-    `unanswered`: messages since they last wrote, at most 255; `replied_at`: when that was reported, 0 if never. `views`: what
-    the provider thinks of the conversation on each line, and as of when. `home`: the line that a gate moved them away from,
-    "" if none did.
+    `wait_until`: when a rate limit ends. `unanswered`: messages since they last wrote, at most 255; `replied_at`: when that was
+    reported, 0 if never.
     """
 
     number: str
     since: float
-    history: tuple[tuple[str, float], ...] = ()
-    chats: Mapping[str, str] = attrs.field(factory=dict)
     opened: int = 0
     made: int = 0
     wait_until: float = 0.0
@@ -68,22 +99,39 @@ class Contact:
     ids: array[int] = attrs.field(factory=_no_numbers)
     unanswered: int = 0
     replied_at: float = 0.0
-    views: Mapping[str, tuple[str, float]] = attrs.field(factory=dict)
-    home: str = ""
-    rest: Mapping[str, Any] = attrs.field(factory=dict)
-    format: int = FORMAT
-    tail: bytes = b""
-    _packed: bytes | None = attrs.field(init=False, default=None, eq=False, repr=False)
+    seldom: Seldom = PLAIN
+    _end: bytes | None = attrs.field(init=False, default=None, eq=False, repr=False)
     """The bytes of what a message leaves as it is, once they were worked out."""
+
+    @property
+    def history(self) -> tuple[tuple[str, float], ...]:
+        """As `Seldom` tells."""
+        return self.seldom.history
+
+    @property
+    def chats(self) -> Mapping[str, str]:
+        """As `Seldom` tells."""
+        return self.seldom.chats
+
+    @property
+    def views(self) -> Mapping[str, tuple[str, float]]:
+        """As `Seldom` tells."""
+        return self.seldom.views
+
+    @property
+    def home(self) -> str:
+        """As `Seldom` tells."""
+        return self.seldom.home
+
+    def having(self, **seldom: Any) -> Contact:
+        """With something else of what seldom changes."""
+        return attrs.evolve(self, seldom=attrs.evolve(self.seldom, **seldom))
 
     def encode(self) -> bytes:
         """Its bytes."""
-        packed = self._packed
-        if packed is None:
-            packed = self._packed = self._pack()
-        times, ids = self.times, self.ids
+        seldom, times, ids = self.seldom, self.times, self.ids
         head = _HEAD.pack(
-            self.format,
+            seldom.format,
             self.opened,
             self.made,
             self.since,
@@ -92,23 +140,13 @@ class Contact:
             self.unanswered,
             len(times),
         )
+        end = self._end
+        if end is None:
+            end = _plain(self.number) if seldom is PLAIN else seldom.behind(self.number)
+            self._end = end
         if LITTLE:
-            return head + times.tobytes() + ids.tobytes() + packed
-        return head + swapped(times) + swapped(ids) + packed
-
-    def _pack(self) -> bytes:
-        if not (self.history or self.chats or self.views or self.home or self.rest or self.tail):
-            return _sized(self.number)
-        number, seldom = self.number.encode(), b""
-        if self.history or self.chats or self.views or self.home or self.rest:
-            known = {
-                "history": self.history,
-                "chats": self.chats,
-                "views": self.views,
-                "home": self.home,
-            }
-            seldom = dump({**self.rest, **known})
-        return _SIZES.pack(len(number), len(seldom)) + number + seldom + self.tail
+            return head + times.tobytes() + ids.tobytes() + end
+        return head + swapped(times) + swapped(ids) + end
 
     @classmethod
     def decode(cls, raw: bytes) -> Contact:
@@ -120,17 +158,14 @@ class Contact:
             times, ids = reader.array("d", count), reader.array("I", count)
             size, more = reader.unpack(_SIZES)
             number = reader.take(size).decode("ascii")
-            value = load(reader.take(more)) if more else {"history": (), "chats": {}}
-            seen = value.pop("views", {}).items()
-            views = {str(line): (str(health), float(at)) for line, (health, at) in seen}
-            moments = (since, wait_until, replied_at, *times, *(at for _, at in views.values()))
+            seldom = _seldom(reader.take(more), format_number, reader.rest())
+            views = seldom.views.values()
+            moments = (since, wait_until, replied_at, *times, *(at for _, at in views))
             if not all(map(math.isfinite, moments)):
                 raise ValueError("impossible numbers")
             return cls(
                 number,
                 since,
-                tuple((str(line), float(at)) for line, at in value.pop("history")),
-                {str(line): str(chat) for line, chat in value.pop("chats").items()},
                 opened,
                 made,
                 wait_until,
@@ -138,11 +173,7 @@ class Contact:
                 ids,
                 unanswered,
                 replied_at,
-                views,
-                str(value.pop("home", "")),
-                value,
-                format_number,
-                reader.rest(),
+                seldom,
             )
         except BROKEN as error:
             raise damaged("contact", error) from error
@@ -164,25 +195,18 @@ class Contact:
             place = bisect_right(times, at)
             times.insert(place, at)
             ids.insert(place, ident)
-        after = Contact(
-            self.number,
-            self.since,
-            self.history,
-            self.chats,
-            self.opened,
-            self.made + 1,
-            self.wait_until,
-            times,
-            ids,
-            unanswered + 1 if unanswered < _RUN_AT_MOST else _RUN_AT_MOST,
-            self.replied_at,
-            self.views,
-            self.home,
-            self.rest,
-            self.format,
-            self.tail,
-        )
-        after._packed = self._packed
+        after = object.__new__(Contact)  # and not by its constructor: at two thirds of the cost
+        after.number = self.number
+        after.since = self.since
+        after.opened = self.opened
+        after.made = self.made + 1
+        after.wait_until = self.wait_until
+        after.times = times
+        after.ids = ids
+        after.unanswered = unanswered + 1 if unanswered < _RUN_AT_MOST else _RUN_AT_MOST
+        after.replied_at = self.replied_at
+        after.seldom = self.seldom
+        after._end = self._end
         return after
 
     def unmessaged(self, ident: int) -> Contact | None:
@@ -212,44 +236,41 @@ class Contact:
         known, known_at = self.health()
         if at < known_at or (at == known_at and _BADNESS[health] <= _BADNESS[known]):
             return None
-        return attrs.evolve(self, views={**self.views, self.number: (health, at)})
+        return self.having(views={**self.views, self.number: (health, at)})
 
     def moved(self, number: str, now: float, *, opened: int, made: int, home: str = "") -> Contact:
         """On another line, the old one remembered. *home*: the line they may go back to."""
         history = (*self.history, (self.number, self.since))[-HISTORY_KEPT:]
         lines = {number, *(line for line, _ in history)}
+        seldom = attrs.evolve(
+            self.seldom,
+            history=history,
+            chats={line: chat for line, chat in self.chats.items() if line in lines},
+            views={line: view for line, view in self.views.items() if line in lines},
+            home="" if home == number else home,
+        )
         return attrs.evolve(
             self,
             number=number,
             since=now,
-            history=history,
-            chats={line: chat for line, chat in self.chats.items() if line in lines},
-            views={line: view for line, view in self.views.items() if line in lines},
             opened=opened,
             made=made,
             wait_until=0.0,
-            home="" if home == number else home,
+            seldom=seldom,
         )
 
     def back(self) -> Contact:
         """On the line before, as if the last move had not been."""
         number, since = self.history[-1]
         home = self.home or self.number  # a move home that is taken back
-        return attrs.evolve(
-            self,
-            number=number,
-            since=since,
-            history=self.history[:-1],
-            opened=0,
-            made=1,
-            home="" if home == number else home,
-        )
+        contact = attrs.evolve(self, number=number, since=since, opened=0, made=1)
+        return contact.having(history=self.history[:-1], home="" if home == number else home)
 
     def in_chat(self, chat_id: str) -> Contact:
         """With the provider's chat on this line."""
         if self.chats.get(self.number) == chat_id:
             return self
-        return attrs.evolve(self, chats={**self.chats, self.number: chat_id})
+        return self.having(chats={**self.chats, self.number: chat_id})
 
     @property
     def last_at(self) -> float:
@@ -257,17 +278,33 @@ class Contact:
         return max(self.times[-1] if self.times else 0.0, self.replied_at)
 
 
+def _seldom(raw: bytes, format_number: int, tail: bytes) -> Seldom:
+    """From its part of a record's bytes."""
+    if not raw and not tail and format_number == FORMAT:
+        return PLAIN
+    value = load(raw) if raw else {"history": (), "chats": {}}
+    views = value.pop("views", {}).items()
+    return Seldom(
+        tuple((str(line), float(at)) for line, at in value.pop("history")),
+        {str(line): str(chat) for line, chat in value.pop("chats").items()},
+        {str(line): (str(health), float(at)) for line, (health, at) in views},
+        str(value.pop("home", "")),
+        value,
+        format_number,
+        tail,
+    )
+
+
 @lru_cache(maxsize=1024)
-def _sized(number: str) -> bytes:
-    """The end of the record of most recipients of a line: its number, and nothing that seldom changes."""
-    packed = number.encode()
-    return _SIZES.pack(len(packed), 0) + packed
+def _plain(number: str) -> bytes:
+    """The end of the record of most recipients of a line."""
+    return PLAIN.behind(number)
 
 
 def first_contact(number: str, now: float, send_at: float, ident: int) -> Contact:
     """A recipient's record with the reservation that gave them a line."""
-    times, ids, none = array("d", (send_at,)), array("I", (ident,)), _NONE
-    return Contact(number, now, (), none, ident, 1, 0.0, times, ids, 1, 0.0, none, "", none)
+    times, ids = array("d", (send_at,)), array("I", (ident,))
+    return Contact(number, now, ident, 1, 0.0, times, ids, 1)
 
 
 _BADNESS: Final = {"": -1, "HEALTHY": 0, "AT_RISK": 1, "CRITICAL": 2, "OPTED_OUT": 3}

@@ -299,22 +299,22 @@ class Spending:
 
     def copy(self) -> Spending:
         """A shallow copy, to be changed by the function that makes it and nobody else."""
-        return Spending(
-            self.times,
-            self.ids,
-            self.moved,
-            self.buckets,
-            self.messages,
-            self.week,
-            self.day,
-            self.day_start,
-            self.ramp_day,
-            self.ramp_for,
-            self.new_mark,
-            self.message_mark,
-            self.reach,
-            self.probe,
-            self.probe_at,
-            self.format,
-            self.rest,
-        )
+        mine = object.__new__(Spending)  # and not by its constructor: at two thirds of the cost
+        mine.times = self.times
+        mine.ids = self.ids
+        mine.moved = self.moved
+        mine.buckets = self.buckets
+        mine.messages = self.messages
+        mine.week = self.week
+        mine.day = self.day
+        mine.day_start = self.day_start
+        mine.ramp_day = self.ramp_day
+        mine.ramp_for = self.ramp_for
+        mine.new_mark = self.new_mark
+        mine.message_mark = self.message_mark
+        mine.reach = self.reach
+        mine.probe = self.probe
+        mine.probe_at = self.probe_at
+        mine.format = self.format
+        mine.rest = self.rest
+        return mine

@@ -163,7 +163,7 @@ def _taught(contact: Contact, made: Made, verdict: Verdict, now: float) -> Conta
     if verdict.outcome is Outcome.SENT and contact.number == made.number != left_from:
         contact = contact.moved(left_from, now, opened=0, made=contact.made, home=contact.home)
     if verdict.chat_id is not None and contact.chats.get(left_from) != verdict.chat_id:
-        contact = attrs.evolve(contact, chats={**contact.chats, left_from: verdict.chat_id})
+        contact = contact.having(chats={**contact.chats, left_from: verdict.chat_id})
     return contact
 
 

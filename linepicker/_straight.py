@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from linepicker._asks import Made, Swap, Who, ident_of
 from linepicker._candidates import Request
 from linepicker._charge import leave, open_one, reach_to
-from linepicker._contact import PAIR_KEPT, Contact, first_contact
+from linepicker._contact import PAIR_KEPT, PLAIN, Contact, first_contact
 from linepicker._conversation import Note, look
 from linepicker._days import begins
 from linepicker._line import LineState, budget_of, catch_up, message_slot
@@ -51,11 +51,13 @@ def _known(
     policy, state = fleet.policy, fleet.state(contact.number)
     if state is None or not state.clear:
         return None
-    homeward = contact.home and policy.stickiness.return_home is not None
-    if homeward or (contact.history and not (contact.made or contact.opened)):
-        return None  # they may go home, or an operator moved them
+    seldom = contact.seldom
     notes: tuple[Note, ...] = ()
-    if contact.unanswered >= policy.conversation.unanswered_after or contact.views:
+    if seldom is not PLAIN:
+        homeward = seldom.home and policy.stickiness.return_home is not None
+        if homeward or (seldom.history and not (contact.made or contact.opened)):
+            return None  # they may go home, or an operator moved them
+    if contact.unanswered >= policy.conversation.unanswered_after or seldom.views:
         held, opens_at, notes = look(contact, None, policy, now, inbound=False)
         if held is not None or opens_at:
             return None
@@ -76,8 +78,8 @@ def _known(
     made = Made(made_id, who, contact.number, "known", now, send_at, state.line)
     if notes:
         made.notes, made.shadowed = notes, True
-    if contact.chats:
-        made.chat_id = contact.chats.get(contact.number)
+    if seldom is not PLAIN:
+        made.chat_id = seldom.chats.get(contact.number)
     spending = was.copy()
     leave(spending, budget, policy, now, send_at, opened=False, shadow=made.shadowed)
     if send_at > now or spending.reach:

@@ -217,7 +217,7 @@ def _met(fleet: Fleet, mine: Mapping[str, Belongs], now: float) -> Flow[bool]:
 def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bool) -> Contact:
     chats = {wanted.number: wanted.chat_id} if wanted.chat_id else {}
     if contact is None:
-        return Contact(wanted.number, now if wanted.since is None else wanted.since, chats=chats)
+        contact = Contact(wanted.number, now if wanted.since is None else wanted.since)
     if contact.number != wanted.number:
         if not keep:
             raise ValueError(
@@ -226,7 +226,7 @@ def _belonging(wanted: Belongs, contact: Contact | None, now: float, *, keep: bo
         return contact
     if chats.items() <= contact.chats.items():
         return contact
-    return attrs.evolve(contact, chats={**contact.chats, **chats})
+    return contact.having(chats={**contact.chats, **chats})
 
 
 def forget(fleet: Fleet, who: Who) -> Flow[None]:

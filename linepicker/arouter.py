@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self, TypeVar
@@ -20,6 +19,7 @@ from linepicker._hosttime import AsyncClock, HostTime, asking, new_id, on_host_t
 from linepicker._logbook import Logbook
 from linepicker._move import move
 from linepicker._polls import left_over, ready, refresh_now
+from linepicker._process import process
 from linepicker._promise import AsyncReservation
 from linepicker._send import send
 from linepicker._settle import undo
@@ -78,7 +78,7 @@ class AsyncRouter:
         self._host = host if clock is None else None
         self._clock: AsyncClock = clock or host
         self._logbook = Logbook(pool, on_standing, full_handles=full_handles)
-        self._pid = os.getpid()
+        self._pid = process()
         self._begin()
         self._answers: dict[type[Ask], Callable[[Any], Awaitable[Any]]] = {
             asks.Read: self._read,
@@ -322,7 +322,7 @@ class AsyncRouter:
     async def close(self) -> None:
         """As `Router.close`."""
         with contextlib.suppress(StoreError):
-            if self._desk.fleet.late and self._pid == os.getpid():
+            if self._desk.fleet.late and self._pid == process():
                 await self._drive(left_over(self._desk.fleet, self._clock.now()))
         self._desk.close()
         if self._owned is not None:
@@ -426,7 +426,7 @@ class AsyncRouter:
 
     def _alive(self) -> None:
         """After a fork, begin anew: what the parent's threads were doing can't be known."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
+        if self._pid != process():
+            self._pid = process()
             self._desk.fleet = self._desk.new_fleet()
             self._begin()

@@ -4,7 +4,6 @@ every decision is made behind it, once."""
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from linepicker._hosttime import Clock, HostTime, asking, new_id, on_host_time
 from linepicker._logbook import Logbook
 from linepicker._move import move
 from linepicker._polls import left_over, ready, refresh_now
+from linepicker._process import process
 from linepicker._promise import Reservation
 from linepicker._send import send
 from linepicker._shadow import ShadowCounts
@@ -100,7 +100,7 @@ class Router:
         self._host = host if clock is None else None
         self._clock: Clock = clock or host
         self._logbook = Logbook(pool, on_standing, full_handles=full_handles)
-        self._pid = os.getpid()
+        self._pid = process()
         self._begin()
         self._answers: dict[type[Ask], Callable[[Any], Any]] = {
             asks.Read: self._read,
@@ -156,7 +156,7 @@ class Router:
         Raises InvalidRecipient, ValueError for other arguments; NoLine, Held, NotNow, Blocked, StaleHealth, which change
         nothing; StoreError.
         """
-        if self._pid != os.getpid():
+        if self._pid != process():
             self._begin_anew()
         desk, now, draft = self._desk, self._clock.now(), None
         asked = line_type or tags or exclude or inbound or override_optout or chat_health
@@ -398,7 +398,7 @@ class Router:
     def close(self) -> None:
         """Write what is left over, and close the store if this router opened it."""
         with contextlib.suppress(StoreError):
-            if self._desk.fleet.late and self._pid == os.getpid():
+            if self._desk.fleet.late and self._pid == process():
                 self._drive(left_over(self._desk.fleet, self._clock.now()))
         self._desk.close()
         if self._owned is not None:
@@ -494,11 +494,11 @@ class Router:
         self._drive(upkeep.operate(self._desk.fleet, number, state, reason, self._clock.now()))
 
     def _alive(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid != process():
             self._begin_anew()
 
     def _begin_anew(self) -> None:
         """After a fork: what the parent's threads were doing can't be known."""
-        self._pid = os.getpid()
+        self._pid = process()
         self._desk.fleet = self._desk.new_fleet()
         self._begin()

@@ -22,7 +22,7 @@ import attrs
 from fuzz_webhooks import EVENTS, LINE, NOW, PERSON, SECRET, headers_of
 
 from linepicker import InvalidRecipient, Line, Policy, PolicyError, Router, SourceError, StoreError
-from linepicker._contact import Contact
+from linepicker._contact import Contact, Seldom
 from linepicker._observations import Observations
 from linepicker._record import Spending, Standing
 from linepicker._small import (
@@ -134,7 +134,11 @@ def _records() -> list[bytes]:
         Spending().encode(),
         Tally().encode(),
         Contact(
-            LINE, 1e9, chats={LINE: "c1"}, times=array("d", [1e9]), ids=array("I", [7])
+            LINE,
+            1e9,
+            times=array("d", [1e9]),
+            ids=array("I", [7]),
+            seldom=Seldom(chats={LINE: "c1"}),
         ).encode(),
         encode_small(Block()),
         encode_small(FleetRecord((1e9,))),

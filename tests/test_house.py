@@ -43,6 +43,7 @@ ROUTER = {
     "_desk",
     "_hosttime",
     "_logbook",
+    "_process",
     "_promise",
     "_source",
     "_watch",
@@ -141,7 +142,7 @@ def may_import(path: str, name: str) -> bool:
     """Whether the module at *path* may import *name*, which is dotted and without `linepicker.`."""
     here, there = room(path), room(name.split(".", maxsplit=1)[0])
     if here == "stores":
-        return there in {"errors", "stores"}
+        return there in {"errors", "stores", "_process"}
     if here == "providers":
         asked = name in {"recipients.mask", "recipients.mask_all"}
         return asked or there in {"errors", "model", "providers"}

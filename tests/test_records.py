@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from linepicker import StoreError
 from linepicker import _small as small
 from linepicker._bytes import FORMAT, NEWEST_READABLE
-from linepicker._contact import Contact
+from linepicker._contact import PLAIN, Contact, Seldom
 from linepicker._learned import Learned
 from linepicker._observations import Observations
 from linepicker._record import Spending, Standing
@@ -78,6 +78,13 @@ standings = st.builds(
     learned,
     st.lists(st.tuples(moments, st.sampled_from(["HEALTHY", "FLAGGED"])), max_size=3).map(tuple),
 )
+seldom = st.builds(
+    Seldom,
+    history=st.lists(st.tuples(numbers, moments), max_size=3).map(tuple),
+    chats=st.dictionaries(numbers, texts, max_size=3),
+    views=st.dictionaries(numbers, st.tuples(st.sampled_from(["HEALTHY", "CRITICAL"]), moments)),
+    home=st.just("") | numbers,
+)
 contacts = st.builds(
     lambda times, **fields: Contact(
         times=array("d", sorted(times)), ids=array("I", range(len(times))), **fields
@@ -85,15 +92,12 @@ contacts = st.builds(
     times=st.lists(moments, max_size=40),
     number=numbers,
     since=moments,
-    history=st.lists(st.tuples(numbers, moments), max_size=3).map(tuple),
-    chats=st.dictionaries(numbers, texts, max_size=3),
     opened=idents,
     made=idents,
     wait_until=moments,
     unanswered=st.integers(0, 255),
     replied_at=moments,
-    views=st.dictionaries(numbers, st.tuples(st.sampled_from(["HEALTHY", "CRITICAL"]), moments)),
-    home=st.just("") | numbers,
+    seldom=st.just(PLAIN) | seldom,
 )
 links = st.builds(
     Link,
@@ -162,8 +166,8 @@ def test_what_a_later_version_added_is_carried_along(kind, data):
 
 def test_what_is_carried_along_survives_a_change():
     """A message on a contact, a sending day on a spending, a pause of a line: the added part stays."""
-    contact = attrs.evolve(Contact("+12025550100", 1.0), tail=b"added", rest={"more": 1})
-    changed = Contact.decode(contact.messaged(2.0, 2.0, 7, 32).encode())
+    contact = Contact("+12025550100", 1.0).having(tail=b"added", rest={"more": 1})
+    changed = Contact.decode(contact.messaged(2.0, 2.0, 7, 32).encode()).seldom
     assert (changed.tail, dict(changed.rest)) == (b"added", {"more": 1})
     spending = attrs.evolve(Spending(), rest=b"added").copy()
     assert Spending.decode(spending.encode()).rest == b"added"

@@ -533,6 +533,33 @@ def test_memory_of_a_parent_is_refused_in_its_child():
     assert printed.splitlines() == ["refused: True", "unused: True", "parent: b'1'"]
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_fork_that_python_is_not_told_of_is_seen_under_uwsgi(told):
+    """Workers of uWSGI are forked so: there each call asks the system which process it is. Else Python's own forks are seen."""
+    printed = run(f"""
+        import ctypes, os, sys, types
+        if not {told}:
+            sys.modules["uwsgi"] = types.ModuleType("uwsgi")
+        fork = os.fork if {told} else ctypes.PyDLL(None).fork
+        from linepicker import Line, Router, stores
+        from linepicker.errors import StoreError
+
+        with Router([Line("+12025550100")]) as router, Router([Line("+12025550101")]) as other:
+            first = router.reserve("+12125550123").id
+            other.reserve("+12125550123")
+            if (child := fork()) == 0:
+                for each in (router, other):
+                    try:
+                        each.reserve("+12125550124")
+                    except StoreError as error:
+                        print("refused:", "fork" in str(error), flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            print("parent:", router.reserve("+12125550123").kind)
+    """)
+    assert printed.splitlines() == ["refused: True", "refused: True", "parent: known"]
+
+
 def test_async_memory_never_suspends():
     """Its coroutines end at their first step, outside any event loop."""
     store = AsyncMemoryStore(MemoryStore())

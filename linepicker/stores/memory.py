@@ -9,10 +9,10 @@ import secrets
 import time as _time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from os import getpid
 from threading import Lock
 from typing import Any, Final
 
+from linepicker._process import process
 from linepicker.errors import StoreError
 from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Answer, Record, Write
 
@@ -50,7 +50,7 @@ class MemoryStore:
 
     def read(self, keys: Collection[str]) -> Answer:
         """As `Store.read`."""
-        if self._owner != getpid():
+        if self._owner != process():
             self._take()
         with self._lock:
             if self._due:
@@ -59,7 +59,7 @@ class MemoryStore:
 
     def swap(self, writes: Sequence[Write], *, seen: Mapping[str, int] = {}) -> Answer:
         """As `Store.swap`. *seen* is iterated only when refusing."""
-        if self._owner != getpid():
+        if self._owner != process():
             self._take()
         lock = self._lock
         lock.acquire()  # at half the cost of a `with`
@@ -96,7 +96,7 @@ class MemoryStore:
 
     def scan(self, prefix: str) -> Iterator[tuple[str, Record]]:
         """As `Store.scan`: the records as they are now."""
-        if self._owner != getpid():
+        if self._owner != process():
             self._take()
         with self._lock:
             if self._due:
@@ -119,7 +119,7 @@ class MemoryStore:
                 "this memory store belongs to the process that forked this one: a fork copies memory and does not "
                 "share it; use sqlite:///path.db, or make the store after the fork"
             )
-        self._owner = getpid()
+        self._owner = process()
 
     def _refuse(self, writes: Sequence[Write], seen: Mapping[str, int]) -> Answer:
         records = self._records
