@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import io
 import json
+import math
 import os
 import random
 import shutil
@@ -26,8 +28,10 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, pairwise
 from pathlib import Path
 from queue import Queue
+from tokenize import generate_tokens
 from types import FrameType
 from typing import Any, Final
 
@@ -63,6 +67,8 @@ TESTS: Final = {
         "interleavings",
         "straight",
     ),
+    "fleet": (*BASE, "shared_fleet", "linq_source", "moments"),
+    "_flow": (*BASE, "async", "nth_failure", "critical"),
     "webhooks": ("webhooks_verify", "webhooks_events", "webhooks_fuzz", "push", "webhooks_app"),
     "stores/memory": ("stores", "stores_agree"),
     "stores/sqlite": ("sqlite", "stores", "stores_agree"),
@@ -146,7 +152,8 @@ def _walk(node: Any) -> Iterator[Any]:
 
 
 def _skipped(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations, docstrings, and what only type checkers read lie: pairs of (line, column)."""
+    """Where annotations, docstrings, and what only type checkers read lie, and the stars of signatures, which are no products:
+    pairs of (line, column)."""
     found: list[ast.expr | ast.stmt] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.AnnAssign) or (
@@ -159,7 +166,11 @@ def _skipped(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
             node, ast.Assert
         ):
             found.append(node)
-    return [
+    tokens = list(generate_tokens(io.StringIO(source).readline))
+    stars = [
+        one for one, next_one in pairwise(tokens) if (one.string, next_one.string) == ("*", ",")
+    ]
+    return [(each.start, each.end) for each in stars] + [
         ((each.lineno, each.col_offset), (each.end_lineno or 0, each.end_col_offset or 0))
         for each in found
     ]
@@ -253,15 +264,17 @@ def _statements(source: str) -> dict[int, range]:
     return found
 
 
-def _wanted(found: Mapping[str, tuple[float, list[int]]], lines: range) -> list[str]:
-    """The tests that come to these lines, the shortest first; all, where none does: they run when the room is loaded."""
+def _wanted(found: Mapping[str, tuple[float, list[int]]], lines: range, within: float) -> list[str]:
+    """The tests that come to these lines, the shortest first, as many as take so many seconds together; of all, where none
+    does: they run when the room is loaded."""
     tests = [
         (seconds, name)
         for name, (seconds, seen) in found.items()
         if not set(lines).isdisjoint(seen)
     ]
-    tests = tests or [(seconds, name) for name, (seconds, _) in found.items()]
-    return [name for _, name in sorted(tests)]
+    tests = sorted(tests or [(seconds, name) for name, (seconds, _) in found.items()])
+    taken = accumulate(seconds for seconds, _ in tests)
+    return [name for (_, name), so_far in zip(tests, taken, strict=True) if so_far <= within]
 
 
 def main() -> int:
@@ -272,6 +285,13 @@ def main() -> int:
     parser.add_argument("rooms", nargs="+", help="_core, webhooks, stores/sqlite, …")
     parser.add_argument("--mutants", type=int, default=200, metavar="N", help="of each room; 200")
     parser.add_argument("--seed", type=int, default=0, help="of the sample; 0")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf,
+        metavar="S",
+        help="tests that take longer together are not tried: what the shorter ones miss survives; all",
+    )
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="at a time; 1")
     given = parser.parse_args()
     for name in (
@@ -313,7 +333,8 @@ def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
         try:
             _path(folder, room).write_text(mutant.code)
             line = mutant.line  # of a decorator or an `except`, it is no statement's
-            wanted = _wanted(found, statements.get(line, range(line, line + 1)))
+            lines = statements.get(line, range(line, line + 1))
+            wanted = _wanted(found, lines, given.seconds)
             patience = 30.0 + PATIENCE * sum(found[name][0] for name in wanted)
             return Tried(mutant, _ran(folder, wanted, patience))
         finally:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from linepicker import stores
+from linepicker import AsyncRouter, Line, Router, stores
+from linepicker._record import Spending
 from linepicker.errors import StoreError
 from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Answer, Handle, Record, Write
 from linepicker.stores.memory import AsyncMemoryStore, MemoryStore
@@ -461,7 +462,56 @@ def test_a_handle_shows_what_it_is():
     assert isinstance(stores.open("memory://"), Handle)
 
 
+def test_a_read_is_always_applied(make):
+    """Its answer says so, whether anything is there or not."""
+    store = make().store()
+    assert store.read(["a"]).applied
+    store.swap([Write("a", 0, b"1")])
+    assert store.read(["a"]).applied
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_versions_of_stores_begin_with_epochs_of_their_own(url, tmp_path):
+    """So none is ever used twice, however often a store is made anew."""
+    made = []
+    for n in range(4):
+        store = stores.open(url.format(tmp_path / f"{n}.db")).store()
+        made.append(store.swap([Write("a", 0, b"1")]).records["a"].version)
+    epochs = {version >> COUNTER_BITS for version in made}
+    assert len(epochs) == 4
+    assert max(epochs) > 1 << 32
+    assert all(version % (1 << COUNTER_BITS) < 1 << 20 for version in made)
+
+
 # What memory alone does.
+
+
+class Told(MemoryStore):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.values = [], []
+
+    def swap(self, writes, *, seen: Mapping[str, int] = {}) -> Answer:
+        """As `Store.swap`."""
+        self.seen.append(dict(seen))
+        self.values += [write.value for write in writes]
+        return super().swap(writes, seen=seen)
+
+
+async def test_memory_is_told_what_it_needs_and_no_more():
+    """Not which versions were seen, though others write; and the spending of a line as it is, as nobody else reads bytes."""
+    store = Told()
+    lines = [Line("+12025550100")]
+    with Router(lines, store=store) as one, Router(lines, store=store) as other:
+        async with AsyncRouter(lines, store=AsyncMemoryStore(store)) as third:
+            for n in range(3):
+                one.reserve(f"+1212555010{n}")
+                other.reserve(f"+1212555011{n}")
+                await third.reserve(f"+1212555012{n}")
+    assert not any(store.seen)
+    assert sum(isinstance(value, Spending) for value in store.values) >= 9
 
 
 def test_memory_forgets_a_record_at_its_moment():
@@ -505,7 +555,7 @@ def test_memory_is_bounded_by_what_is_there():
         clock.advance(1.0)
     assert len(store._records) <= 11
     assert len(store._expires) <= 11
-    assert len(store._due) <= 100
+    assert len(store._due) <= 2 * 11 + 64
 
 
 def test_memory_of_a_parent_is_refused_in_its_child():
