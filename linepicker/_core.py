@@ -39,7 +39,7 @@ from linepicker._line import (
 )
 from linepicker._priority import NOTE, urgent_message, urgent_rank
 from linepicker._quiet import in_words, quiet_until
-from linepicker._ranking import Trie
+from linepicker._ranking import Order
 from linepicker.model import Candidate, Kind
 
 
@@ -294,11 +294,11 @@ def _new(
     """The best line for a new conversation, or for one that moves away from the line *leaving*."""
     plain = not (request.line_type or request.tags or request.exclude or leaving or who.area)
     ranking = fleet.ranking(now)
-    for tier, trie in enumerate(ranking.tiers):
-        found: Sequence[str] = trie.first_two(who.salt) if plain else ()
+    for tier, order in enumerate(ranking.tiers):
+        found: Sequence[str] = order.first_two(who.salt) if plain else ()
         if not found or fleet.rank(found[0]).slot - request.max_delay > now:
             near = ranking.area(tier, who.area) if who.area else None
-            found = _best(request, who, fleet, trie, near, leaving, now)
+            found = _best(request, who, fleet, order, near, leaving, now)
         if not found:
             continue
         rank = fleet.rank(found[0])
@@ -325,14 +325,14 @@ def _best(
     request: Request,
     who: Person,
     fleet: FleetView,
-    trie: Trie,
-    near: Trie | None,
+    order: Order,
+    near: Order | None,
     leaving: str | None,
     now: float,
 ) -> Sequence[str]:
     """The best line of one tier and the next best. Lines this call rules out are set aside; those *near* the recipient
     weigh more."""
-    best = _two_acceptable(request, who, fleet, trie, leaving, now)
+    best = _two_acceptable(request, who, fleet, order, leaving, now)
     if near is not None:
         best += _two_acceptable(request, who, fleet, near, leaving, now)
     keyed = {}
@@ -343,11 +343,11 @@ def _best(
 
 
 def _two_acceptable(
-    request: Request, who: Person, fleet: FleetView, trie: Trie, leaving: str | None, now: float
+    request: Request, who: Person, fleet: FleetView, order: Order, leaving: str | None, now: float
 ) -> list[str]:
     latest = now + request.max_delay
     found: list[str] = []
-    for number in trie.walk(who.salt):
+    for number in order.walk(who.salt):
         state, rank = fleet.state(number), fleet.rank(number)
         if -rank.key[0] > latest + 1.0:  # slots are ranked by the second: all that follow are later
             break

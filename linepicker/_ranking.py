@@ -1,54 +1,121 @@
 """The best eligible line in O(log N), kept up to date line by line.
 
-Lines sit in a binary trie by a hash of their number; each node knows the best key below it. Where both subtrees of a fork hold
-the same best key, one bit of the recipient's hash chooses, another one at each depth. So the choice does not depend on the
-order of the list or on the process, and removing a line that was not chosen changes nothing.
+Lines that are as good as each other sit in a binary trie by a hash of their number. Where it forks, one bit of the recipient's
+hash chooses, another one at each depth. So the choice does not depend on the order of the list or on the process, and removing
+a line that was not chosen changes nothing.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-__all__ = ["Key", "Ranking", "Trie"]
+__all__ = ["Key", "Order", "Ranking"]
 
 Key = tuple[float, float]
 """How good a line is, larger better: (0 if free now, else minus the second of its next slot; score)."""
 
 _BITS: Final = 64
-_NONE: Final[Key] = (float("-inf"), 0.0)
 _SALT_BITS: Final = 32
 
 
 class _Node:
-    """A place in the trie: a leaf with a number, or a fork.
+    """A place in a trie: a leaf with a number, or a fork, where numbers part whose hashes are alike until then.
 
-    `name` is its place as in a binary heap: 1 the root, 2n and 2n + 1 the children of n. `bit`: the bit of a recipient's salt
-    that settles ties here. The best key below it is None while nothing is; `lead` is the child that holds it, None where both
-    do.
+    `hash`: a leaf's, or that of some leaf below. `part`: the bit of it by which they go left or right; `alike`: what two hashes
+    below differ by is less. `bit`: the bit of a recipient's salt that chooses here.
     """
 
-    __slots__ = ("best", "bit", "lead", "left", "name", "number", "parent", "right")
+    __slots__ = ("alike", "bit", "hash", "key", "left", "number", "parent", "part", "right")
 
-    def __init__(self, name: int, parent: _Node | None) -> None:
-        self.name = name
-        self.bit = 1 << (name.bit_length() - 1) % _SALT_BITS
-        self.parent = parent
-        self.best: Key | None = None
-        self.number: str | None = None
-        self.lead: _Node | None = None
-        self.left: _Node | None = None
-        self.right: _Node | None = None
+    number: str | None
+    hash: int
+    parent: _Node | None
+    key: Key
+    left: _Node
+    right: _Node
+    part: int
+    alike: int
+    bit: int
 
 
-class Trie:
-    """Numbers with keys."""
+def _leaf(number: str) -> _Node:
+    leaf = _Node()
+    leaf.number, leaf.hash, leaf.parent = number, _hash(number), None
+    return leaf
+
+
+def _planted(root: _Node, leaf: _Node) -> _Node:
+    """The root of a trie with one leaf more."""
+    node, parent, bits = root, None, leaf.hash
+    while node.number is None and bits ^ node.hash < node.alike:
+        node, parent = node.right if bits & node.part else node.left, node
+    size = (bits ^ node.hash).bit_length()
+    fork = _Node()
+    fork.number, fork.hash = None, bits
+    fork.alike, fork.part = 1 << size, 1 << size - 1
+    fork.bit = 1 << (_BITS - size) % _SALT_BITS
+    fork.left, fork.right = (node, leaf) if bits & fork.part else (leaf, node)
+    node.parent = leaf.parent = fork
+    return _put_below(root, parent, node, fork)
+
+
+def _uprooted(root: _Node, leaf: _Node) -> _Node | None:
+    """The root of a trie without one of its leaves; None: that was the last."""
+    fork = leaf.parent
+    if fork is None:
+        return None
+    leaf.parent = None
+    return _put_below(root, fork.parent, fork, fork.left if leaf is fork.right else fork.right)
+
+
+def _put_below(root: _Node, parent: _Node | None, was: _Node, node: _Node) -> _Node:
+    """Put a node where another one was; the root then."""
+    node.parent = parent
+    if parent is None:
+        return node
+    if parent.left is was:
+        parent.left = node
+    else:
+        parent.right = node
+    return root
+
+
+def _first(node: _Node, salt: int) -> tuple[_Node, _Node | None]:
+    """The leaf below a node that a salt chooses, and the nearest subtree beside its path."""
+    beside = None
+    while node.number is None:
+        if salt & node.bit:
+            node, beside = node.right, node.left
+        else:
+            node, beside = node.left, node.right
+    return node, beside
+
+
+def _all(node: _Node, salt: int) -> Iterator[_Node]:
+    """All leaves below a node, in the order in which a salt would choose them."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node.number is not None:
+            yield node
+        elif salt & node.bit:
+            waiting += (node.left, node.right)
+        else:
+            waiting += (node.right, node.left)
+
+
+class Order:
+    """Numbers by their keys."""
 
     def __init__(self) -> None:
-        self._root = _Node(1, None)
         self._leaves: dict[str, _Node] = {}
+        self._roots: dict[Key, _Node] = {}
+        self._keys: list[Key] = []
+        """Those of `_roots`, the best last."""
 
     def __len__(self) -> int:
         return len(self._leaves)
@@ -57,143 +124,69 @@ class Trie:
         """Set a number's key."""
         leaf = self._leaves.get(number)
         if leaf is None:
-            leaf = self._leaves[number] = self._plant(number)
-        elif leaf.best == key:
+            leaf = self._leaves[number] = _leaf(number)
+        elif leaf.key == key:
             return
-        leaf.best = key
-        _update(leaf.parent)
+        else:
+            self._take_out(leaf)
+        leaf.key = key
+        root = self._roots.get(key)
+        if root is None:
+            self._roots[key] = leaf
+            insort(self._keys, key)
+        else:
+            self._roots[key] = _planted(root, leaf)
 
     def remove(self, number: str) -> None:
         """Take a number out, if it is in."""
         leaf = self._leaves.pop(number, None)
         if leaf is not None:
-            leaf.best = leaf.number = None
-            _update(leaf.parent)
+            self._take_out(leaf)
 
     def first_two(self, salt: int) -> Sequence[str]:
         """The two best, or as many as there are. *salt*, a number of 32 bits, settles ties."""
-        if self._root.best is None:
+        keys, roots = self._keys, self._roots
+        if not keys:
             return ()
-        best, tied = _descend(self._root, salt)
-        other = tied or _beside(best)
-        found = [best] if other is None else [best, _descend(other, salt)[0]]
-        return [leaf.number for leaf in found]  # type: ignore[misc]  # a leaf has one
+        best, beside = _first(roots[keys[-1]], salt)
+        if beside is None:
+            if len(keys) == 1:
+                return (best.number,)  # type: ignore[return-value]  # a leaf has one
+            beside = roots[keys[-2]]
+        return best.number, _first(beside, salt)[0].number  # type: ignore[return-value]
 
     def walk(self, salt: int) -> Iterator[str]:
-        """All numbers, best first, beginning with `first_two`'s first. The trie must not change meanwhile."""
-        return _walk(self._root, salt)
+        """All numbers, best first, beginning with `first_two`'s first. The order must not change meanwhile."""
+        for key in reversed(self._keys):
+            for leaf in _all(self._roots[key], salt):
+                yield leaf.number  # type: ignore[misc]  # a leaf has one
 
-    def _plant(self, number: str) -> _Node:
-        bits, node, depth = _hash(number), self._root, 0
-        while node.number is not None or node.left is not None or node.right is not None:
-            if (
-                node.number is not None
-            ):  # two can't share a leaf: the one that is there moves one down
-                below = _child(node, _hash(node.number) >> (_BITS - 1 - depth) & 1)
-                below.number, below.best, node.lead = node.number, node.best, below
-                self._leaves[node.number], node.number = below, None
-            node = _child(node, bits >> (_BITS - 1 - depth) & 1)
-            depth += 1
-        node.number = number
-        return node
-
-
-def _descend(node: _Node, salt: int) -> tuple[_Node, _Node | None]:
-    """The best leaf below a node that holds any, and the nearest subtree beside its path that holds one as good."""
-    tied = None
-    while node.number is None:
-        lead = node.lead
-        if (
-            lead is None
-        ):  # both hold it: as `_left_first`, written out since nearly all the time goes here
-            if salt & node.bit:
-                lead, tied = node.right, node.left
-            else:
-                lead, tied = node.left, node.right
-        assert lead is not None
-        node = lead
-    return node, tied
-
-
-def _beside(leaf: _Node) -> _Node | None:
-    """The best of the subtrees beside the path to a leaf; on a tie the nearer one."""
-    found, best, node, parent = None, _NONE, leaf, leaf.parent
-    while parent is not None:
-        other = parent.right if node is parent.left else parent.left
-        if other is not None and other.best is not None and other.best > best:
-            found, best = other, other.best
-        node, parent = parent, parent.parent
-    return found
-
-
-def _child(node: _Node, right: int) -> _Node:
-    found = node.right if right else node.left
-    if found is None:
-        found = _Node(2 * node.name + right, node)
-        if right:
-            node.right = found
+    def _take_out(self, leaf: _Node) -> None:
+        key = leaf.key
+        root = _uprooted(self._roots[key], leaf)
+        if root is None:
+            del self._roots[key]
+            del self._keys[bisect_left(self._keys, key)]
         else:
-            node.left = found
-    return found
-
-
-def _update(node: _Node | None) -> None:
-    """Bring the best keys up to date from *node* to the root."""
-    while node is not None:
-        left, right = node.left, node.right
-        one = None if left is None else left.best
-        two = None if right is None else right.best
-        if two is None or (one is not None and one > two):
-            best, node.lead = one, left
-        elif one is None or two > one:
-            best, node.lead = two, right
-        else:
-            best, node.lead = one, None
-        if best == node.best:
-            return
-        node.best = best
-        node = node.parent
-
-
-def _left_first(node: _Node, salt: int) -> bool:
-    """Of two equally good subtrees of a node, whether the left one comes first for this recipient."""
-    return not salt & node.bit
-
-
-def _walk(root: _Node, salt: int) -> Iterator[str]:
-    if root.best is None:
-        return
-    heap: list[tuple[float, float, int, int, _Node]] = [(0.0, 0.0, 0, root.name, root)]
-    width = 1 << 2 * _BITS
-    while heap:
-        _, _, order, _, node = heappop(heap)
-        if node.number is not None:
-            yield node.number
-            continue
-        step = width >> node.name.bit_length()
-        places = (order, order + step) if _left_first(node, salt) else (order + step, order)
-        for child, place in zip((node.left, node.right), places, strict=True):
-            if child is not None and child.best is not None:
-                slot, score = child.best
-                heappush(heap, (-slot, -score, place, child.name, child))
+            self._roots[key] = root
 
 
 class Ranking:
     """Eligible lines by tier (0 first) and, where asked for, by area; and when each must be looked at again."""
 
     def __init__(self, tiers: int, *, areas: bool) -> None:
-        self._tiers = tuple(Trie() for _ in range(tiers))
-        self._areas: dict[tuple[int, str], Trie] | None = {} if areas else None
+        self._tiers = tuple(Order() for _ in range(tiers))
+        self._areas: dict[tuple[int, str], Order] | None = {} if areas else None
         self._where: dict[str, tuple[int, str | None]] = {}
         self._due: list[tuple[float, str]] = []
         self._until: dict[str, float] = {}
 
     @property
-    def tiers(self) -> tuple[Trie, ...]:
-        """One trie per tier, the better tier first."""
+    def tiers(self) -> tuple[Order, ...]:
+        """The lines of each tier, the better tier first."""
         return self._tiers
 
-    def area(self, tier: int, area: str) -> Trie | None:
+    def area(self, tier: int, area: str) -> Order | None:
         """The lines of one tier and area."""
         return None if self._areas is None else self._areas.get((tier, area))
 
@@ -204,7 +197,7 @@ class Ranking:
         self._where[number] = (tier, area)
         self._tiers[tier].put(number, key)
         if self._areas is not None and area is not None:
-            self._areas.setdefault((tier, area), Trie()).put(number, key)
+            self._areas.setdefault((tier, area), Order()).put(number, key)
         self._watch(number, until)
 
     def exclude(self, number: str, until: float) -> None:

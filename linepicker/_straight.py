@@ -94,8 +94,8 @@ def _new(fleet: Fleet, who: Who, request: Request, now: float, made_id: str) -> 
     """The same for somebody who has no line yet, as far as this process knows."""
     if who.area is not None:
         return None
-    for trie in fleet.ranking(now).tiers:
-        found = trie.first_two(who.salt)
+    for order in fleet.ranking(now).tiers:
+        found = order.first_two(who.salt)
         if found:
             break
     else:

@@ -311,7 +311,7 @@ def test_an_import_against_the_stream_is_found(path, name):
         ("policy.py", "errors.PolicyError"),
         ("_record.py", "policy.Policy"),
         ("_record.py", "stores.Record"),
-        ("_core.py", "_ranking.Trie"),
+        ("_core.py", "_ranking.Order"),
         ("_ranking.py", "_record"),
         ("_unheard_of.py", "fleet.Fleet"),
         ("_flow.py", "fleet.Fleet"),

@@ -87,16 +87,16 @@ FAULTS = [
         "times, ids = times[-1:], self.ids[-1:]",
     ),
     Fault(
-        "the trie prefers the worse",
+        "the order prefers the worse",
         "_ranking.py",
-        "if two is None or (one is not None and one > two):",
-        "if two is None or (one is not None and one < two):",
+        "_first(roots[keys[-1]], salt)",
+        "_first(roots[keys[0]], salt)",
     ),
     Fault(
-        "the trie forgets to tell its root",
+        "a line that gets worse keeps its place",
         "_ranking.py",
-        "        node.best = best\n        node = node.parent",
-        "        node.best = best\n        return",
+        "elif leaf.key == key:",
+        "elif leaf.key >= key:",
     ),
     Fault(
         "pace is not advanced",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linepicker._ranking import Ranking, Trie
+from linepicker._ranking import Order, Ranking
 
 NUMBERS = [f"+1212555{n:04d}" for n in range(40)]
 KEYS = st.tuples(st.sampled_from([0.0, -5.0, -60.0]), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
@@ -18,35 +18,35 @@ CHANGES = st.lists(st.tuples(st.sampled_from(NUMBERS), st.none() | KEYS), max_si
 SALTS = st.integers(0, 2**32 - 1)
 
 
-def grown(changes) -> tuple[Trie, dict]:
-    """A trie, and what is in it: None takes a number out."""
-    trie, held = Trie(), {}
+def grown(changes) -> tuple[Order, dict]:
+    """A order, and what is in it: None takes a number out."""
+    order, held = Order(), {}
     for number, key in changes:
         if key is None:
-            trie.remove(number)
+            order.remove(number)
             held.pop(number, None)
         else:
-            trie.put(number, key)
+            order.put(number, key)
             held[number] = key
-    return trie, held
+    return order, held
 
 
 @given(CHANGES, SALTS)
 def test_a_walk_tells_all_from_the_best_on(changes, salt):
     """Each once; of equally good ones in any order, but always in the same."""
-    trie, held = grown(changes)
-    walked = list(trie.walk(salt))
+    order, held = grown(changes)
+    walked = list(order.walk(salt))
     assert sorted(walked) == sorted(held)
-    assert len(trie) == len(held)
+    assert len(order) == len(held)
     assert [held[number] for number in walked] == sorted(held.values(), reverse=True)
-    assert walked == list(trie.walk(salt))
+    assert walked == list(order.walk(salt))
 
 
 @given(CHANGES, SALTS)
 def test_the_two_best_are_those_of_the_walk(changes, salt):
     """The first is the walk's; the second is as good as the walk's second."""
-    trie, held = grown(changes)
-    walked, best = list(trie.walk(salt)), list(trie.first_two(salt))
+    order, held = grown(changes)
+    walked, best = list(order.walk(salt)), list(order.first_two(salt))
     assert best[:1] == walked[:1]
     assert [held[number] for number in best] == [held[number] for number in walked[:2]]
     assert len(set(best)) == len(best)
@@ -54,46 +54,46 @@ def test_the_two_best_are_those_of_the_walk(changes, salt):
 
 @given(CHANGES, SALTS)
 def test_what_was_before_makes_no_difference(changes, salt):
-    """A trie is what is in it: not the order it came in, and not what is gone."""
-    trie, held = grown(changes)
+    """An order is what is in it: not the order it came in, and not what is gone."""
+    order, held = grown(changes)
     other, _ = grown(sorted(held.items()))
-    assert list(trie.first_two(salt))[:1] == list(other.first_two(salt))[:1]
+    assert list(order.first_two(salt))[:1] == list(other.first_two(salt))[:1]
 
 
 @given(CHANGES, SALTS, st.data())
 def test_one_that_was_not_chosen_makes_no_difference(changes, salt, data):
     """Taken out, or made worse, it leaves the best where it is."""
-    trie, held = grown(changes)
-    best = list(trie.first_two(salt))[:1]
+    order, held = grown(changes)
+    best = list(order.first_two(salt))[:1]
     others = sorted(held.keys() - set(best))
     if others:
         other = data.draw(st.sampled_from(others))
-        trie.put(other, (held[other][0] - 1.0, held[other][1]))
-        assert list(trie.first_two(salt))[:1] == best
-        trie.remove(other)
-        assert list(trie.first_two(salt))[:1] == best
+        order.put(other, (held[other][0] - 1.0, held[other][1]))
+        assert list(order.first_two(salt))[:1] == best
+        order.remove(other)
+        assert list(order.first_two(salt))[:1] == best
 
 
 def test_nothing_is_the_best_of_nothing():
     """Also once all are gone, and where one is taken out that was never in."""
-    trie = Trie()
-    trie.remove("+12125550100")
-    assert not trie.first_two(7)
-    assert not list(trie.walk(7))
-    trie.put("+12125550100", (0.0, 1.0))
-    trie.remove("+12125550100")
-    assert not trie.first_two(7)
-    assert not list(trie.walk(7))
-    assert len(trie) == 0
+    order = Order()
+    order.remove("+12125550100")
+    assert not order.first_two(7)
+    assert not list(order.walk(7))
+    order.put("+12125550100", (0.0, 1.0))
+    order.remove("+12125550100")
+    assert not order.first_two(7)
+    assert not list(order.walk(7))
+    assert len(order) == 0
 
 
 @pytest.mark.parametrize("of", [2, 8, 40])
 def test_equally_good_ones_share_by_the_salt(of):
-    """Each has a share, by how deep in the trie it lies; and the second best is not of the same few."""
-    trie, _ = grown([(number, (0.0, 1.0)) for number in NUMBERS[:of]])
+    """Each has a share, by how deep it lies; and the second best is not of the same few."""
+    order, _ = grown([(number, (0.0, 1.0)) for number in NUMBERS[:of]])
     first, second = Counter(), Counter()
     for salt in range(4000):
-        one, two = trie.first_two(salt * 2_654_435_761 % 2**32)
+        one, two = order.first_two(salt * 2_654_435_761 % 2**32)
         first[one] += 1
         second[two] += 1
     assert len(first) == of
@@ -103,16 +103,16 @@ def test_equally_good_ones_share_by_the_salt(of):
 
 def test_bits_of_a_salt_count_at_every_depth():
     """Salts that differ in their lowest bits alone choose otherwise, and so do those that differ in the next ones."""
-    trie, _ = grown([(number, (0.0, 1.0)) for number in NUMBERS])
+    order, _ = grown([(number, (0.0, 1.0)) for number in NUMBERS])
     for shift in range(4):
-        assert len({trie.first_two(salt << shift)[0] for salt in range(16)}) > 1
+        assert len({order.first_two(salt << shift)[0] for salt in range(16)}) > 1
 
 
 def test_ties_are_settled_as_ever():
     """The same in every process, and in every version that may run beside it: else two would choose differently."""
-    trie, _ = grown([(number, (0.0, 1.0)) for number in NUMBERS])
-    chosen = [trie.first_two(salt * 2_654_435_761 % 2**32) for salt in range(64)]
-    walked = [list(trie.walk(salt * 2_654_435_761 % 2**32)) for salt in range(8)]
+    order, _ = grown([(number, (0.0, 1.0)) for number in NUMBERS])
+    chosen = [order.first_two(salt * 2_654_435_761 % 2**32) for salt in range(64)]
+    walked = [list(order.walk(salt * 2_654_435_761 % 2**32)) for salt in range(8)]
     told = repr(([list(two) for two in chosen], walked)).encode()
     assert blake2b(told, digest_size=8).hexdigest() == "8bfc11b817fabf6c"
 
