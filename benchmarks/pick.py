@@ -3,8 +3,8 @@
 All lines are HEALTHY and weigh the same; routers are in memory where nothing else is said. Recipients are made before the
 timing begins. Two policies:
 
-- *no limits*: limits and spread off, no gaps, on the host's clock. Before the first timing there were as many reservations as
-  begin the sending day of nearly every line: beginning one costs more, once a day for each line.
+- *no limits*: limits and spread off, no gaps, on the host's clock. Before the first timing there were so many reservations that
+  the sending days of nine lines in ten have begun: beginning one costs more, once a day for each line.
 - *limits*: the default policy on a manual clock that steps on before each call (within the timing), so that a line gets
   `Scale.conversations` new conversations a day, or `Scale.messages` messages: nothing is refused. A day and a half of it has
   passed before the first timing, so that each reservation also pays for those that leave the windows, a line's record is as
@@ -53,7 +53,7 @@ ROOMY = Policy.from_dict(
     }
 )
 BEGINNING = 4
-"""So many reservations for each line begin the sending days of nearly all."""
+"""How many reservations for each line are made before the first timing, so that most lines' sending days have begun."""
 LITELLM_LINES = (10, 100, 1000)
 SQLITE_LINES = 100
 ASYNC_LINES = 100

@@ -7,6 +7,7 @@ along and writes back under the number it came with, so that two versions side b
 from __future__ import annotations
 
 import json
+import math
 import struct
 import sys
 from array import array
@@ -52,6 +53,14 @@ def load(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError("not an object")
     return value
+
+
+def number(value: Any) -> float:
+    """A number that JSON held. Raises ValueError for NaN and infinity, TypeError for what is none."""
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError("impossible number")
+    return found
 
 
 LITTLE: Final = sys.byteorder == "little"

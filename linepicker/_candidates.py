@@ -80,7 +80,7 @@ class FleetView(Protocol):
         ...
 
     def again(self, number: str, now: float) -> Rank:
-        """Rank one line anew."""
+        """A line, ranked anew."""
         ...
 
     def states(self) -> Iterator[tuple[str, LineState]]:

@@ -45,7 +45,7 @@ def _no_numbers() -> array[int]:
     return array("I")
 
 
-@attrs.define
+@attrs.frozen
 class Seldom:
     """What of a recipient seldom changes, and messages leave as it is: most have none of it. Another one takes its place.
 

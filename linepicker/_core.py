@@ -272,7 +272,6 @@ def _pinned(request: Request, fleet: FleetView, number: str, now: float) -> Gran
     state = fleet.state(number)
     if state is None:
         return Refusal("held", "not_in_fleet", None, number, "new")
-    fleet.ranking(now)
     rank = fleet.again(number, now)
     if request.urgent:
         rank = urgent_rank(state, fleet.policy, now, slow=fleet.slow)

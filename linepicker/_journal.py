@@ -19,7 +19,7 @@ import attrs
 
 from linepicker._asks import Made, Who
 from linepicker._candidates import Request
-from linepicker._contact import PLAIN, Contact
+from linepicker._contact import Contact
 from linepicker._follow import Follower
 from linepicker._quiet import written
 from linepicker._record import Standing
@@ -308,7 +308,7 @@ class Journal:
 
 def _bare(record: Any) -> Any:
     """A record without what no decision depends on, and what might tell who somebody is."""
-    if isinstance(record, Contact) and record.seldom is not PLAIN:
+    if isinstance(record, Contact) and (record.chats or record.seldom.rest or record.seldom.tail):
         return record.having(chats={}, rest={}, tail=b"")
     if isinstance(record, Standing) and (record.reason or record.rest):
         return attrs.evolve(record, reason="", rest={})

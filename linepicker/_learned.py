@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
+
+from linepicker._bytes import number
 
 LEADS_KEPT: Final = 9
 """How many of the latest warnings that came true are remembered by how early they came."""
@@ -65,13 +66,6 @@ class Learned:
         return cls(**known, rest=rest)
 
 
-def _number(value: Any) -> float:
-    found = float(value)
-    if not math.isfinite(found):
-        raise ValueError("impossible number")
-    return found
-
-
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(
         (
@@ -88,12 +82,12 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
             "near_at",
             "warned_at",
         ),
-        _number,
+        number,
     ),
     "bounded": str,
     **dict.fromkeys(("day", "hits", "alarms", "misses"), int),
-    "drivers": lambda value: {str(name): _number(each) for name, each in value.items()},
-    "leads": lambda value: tuple(map(_number, value)),
+    "drivers": lambda value: {str(name): number(each) for name, each in value.items()},
+    "leads": lambda value: tuple(map(number, value)),
 }
 _FIELDS: Final = tuple(field.name for field in attrs.fields(Learned) if field.name != "rest")
 NOTHING: Final = Learned()

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import attrs
 
+from linepicker._bytes import number
+
 DRIFT: Final = 300.0
 """How far a provider's clock may be behind ours, in seconds, before its report is out of date."""
 
@@ -64,9 +66,9 @@ class Observations:
     def from_json(cls, value: Mapping[str, Any]) -> Observations:
         """The inverse of `to_json`. Raises ValueError, TypeError, KeyError or AttributeError on anything else."""
         return cls(
-            {str(name): tuple(map(float, ms)) for name, ms in value["polls"].items()},
+            {str(name): tuple(map(number, ms)) for name, ms in value["polls"].items()},
             {
-                str(name): tuple((float(at), float(received)) for at, received in pairs)
+                str(name): tuple((number(at), number(received)) for at, received in pairs)
                 for name, pairs in value["reports"].items()
             },
         )

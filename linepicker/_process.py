@@ -1,14 +1,13 @@
 """Which process this is. Asking the system each time would be a tenth of what a choice costs.
 
-Python tells of its own forks. uWSGI forks workers without telling Python, unless it is made to, so there the system is asked.
+Python tells of its own forks. uWSGI forks workers without telling Python, so there the system is asked. Who else forks so, a
+library in C, is not noticed.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import Final
 
 _pid = os.getpid()
 
@@ -18,12 +17,10 @@ def _forked() -> None:
     _pid = os.getpid()
 
 
-def _told() -> int:
-    return _pid
+def process() -> int:
+    """This process's id."""
+    return os.getpid() if "uwsgi" in sys.modules else _pid
 
-
-process: Final[Callable[[], int]] = os.getpid if "uwsgi" in sys.modules else _told
-"""This process's id."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)

@@ -1,4 +1,4 @@
-"""The best eligible line in O(log N), kept up to date line by line.
+"""The best eligible line, found in O(log N) steps and kept up to date line by line.
 
 Lines that are as good as each other sit in a binary trie by a hash of their number. Where it forks, one bit of the recipient's
 hash chooses, another one at each depth. So the choice does not depend on the order of the list or on the process, and removing
@@ -25,8 +25,8 @@ _SALT_BITS: Final = 32
 class _Node:
     """A place in a trie: a leaf with a number, or a fork, where numbers part whose hashes are alike until then.
 
-    `hash`: a leaf's, or that of some leaf below. `part`: the bit of it by which they go left or right; `alike`: what two hashes
-    below differ by is less. `bit`: the bit of a recipient's salt that chooses here.
+    Of a fork's `hash` only the bits from `alike` up count: all hashes below have them. `part`: the next one, by which they go
+    left or right. `bit`: the bit of a recipient's salt that chooses here. Leaves have none of the last five, forks no `key`.
     """
 
     __slots__ = ("alike", "bit", "hash", "key", "left", "number", "parent", "part", "right")
@@ -156,7 +156,7 @@ class Order:
         return best.number, _first(beside, salt)[0].number  # type: ignore[return-value]
 
     def walk(self, salt: int) -> Iterator[str]:
-        """All numbers, best first, beginning with `first_two`'s first. The order must not change meanwhile."""
+        """All numbers, best first, beginning with `first_two`. The order must not change meanwhile."""
         for key in reversed(self._keys):
             for leaf in _all(self._roots[key], salt):
                 yield leaf.number  # type: ignore[misc]  # a leaf has one

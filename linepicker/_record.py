@@ -23,6 +23,7 @@ from linepicker._bytes import (
     dump,
     format_of,
     load,
+    number,
     swapped,
 )
 from linepicker._learned import NOTHING, Learned
@@ -147,30 +148,30 @@ class Standing:
     @classmethod
     def decode(cls, raw: bytes) -> Standing:
         """From its bytes. Raises StoreError for what is damaged or too new."""
-        number = format_of(raw, "standing")
+        format_number = format_of(raw, "standing")
         try:
             value = load(raw[1:])
             released = value.pop("released")
             return cls(
-                first_seen=float(value.pop("first_seen")),
+                first_seen=number(value.pop("first_seen")),
                 warm=bool(value.pop("warm")),
                 reputation=Observations.from_json(value.pop("reputation")),
                 status=Observations.from_json(value.pop("status")),
-                released=None if released is None else float(released),
-                out_until=float(value.pop("out_until")),
+                released=None if released is None else number(released),
+                out_until=number(value.pop("out_until")),
                 probation=bool(value.pop("probation")),
                 operator=str(value.pop("operator")),
                 reason=str(value.pop("reason")),
-                failing_until=float(value.pop("failing_until")),
-                probed_at=float(value.pop("probed_at")),
+                failing_until=number(value.pop("failing_until")),
+                probed_at=number(value.pop("probed_at")),
                 trips=int(value.pop("trips")),
-                tripped_at=float(value.pop("tripped_at")),
+                tripped_at=number(value.pop("tripped_at")),
                 tripped_for=str(value.pop("tripped_for")),
-                vitality=float(value.pop("vitality")),
-                weighed_at=float(value.pop("weighed_at")),
+                vitality=number(value.pop("vitality")),
+                weighed_at=number(value.pop("weighed_at")),
                 learned=Learned.from_json(value.pop("learned", {})),
-                past=tuple((float(at), str(name)) for at, name in value.pop("past", ())),
-                format=number,
+                past=tuple((number(at), str(name)) for at, name in value.pop("past", ())),
+                format=format_number,
                 rest=value,
             )
         except BROKEN as error:
@@ -253,7 +254,7 @@ class Spending:
     @classmethod
     def decode(cls, raw: bytes) -> Spending:
         """From its bytes. Raises StoreError for what is damaged or too new."""
-        number = format_of(raw, "spending")
+        format_number = format_of(raw, "spending")
         try:
             reader = Reader(raw)
             values = reader.unpack(_SPENDING)
@@ -291,7 +292,7 @@ class Spending:
                 reach,
                 probe,
                 probe_at,
-                number,
+                format_number,
                 reader.rest(),
             )
         except BROKEN as error:

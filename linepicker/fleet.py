@@ -132,17 +132,26 @@ class Fleet:
 
     def ranking(self, now: float) -> Ranking:
         """The ranking, brought up to *now*."""
-        if self._ranking.next_due <= now:
-            for number in self._ranking.due(now):
-                self.again(number, now)
-        if self._dirty:
-            dirty, self._dirty = self._dirty, set()
-            for number in dirty:
-                self.again(number, now)
+        try:
+            if self._ranking.next_due <= now:
+                for number in self._ranking.due(now):
+                    self._rank(number, now)
+            if self._dirty:
+                dirty, self._dirty = self._dirty, set()
+                for number in dirty:
+                    self._rank(number, now)
+        except BaseException:  # a signal's handler raised, and this is half done
+            self._rank_all()
+            raise
         return self._ranking
 
     def again(self, number: str, now: float) -> Rank:
-        """Rank one line anew."""
+        """A line, ranked anew."""
+        self._dirty.add(number)
+        self.ranking(now)
+        return self._ranks[number]
+
+    def _rank(self, number: str, now: float) -> None:
         state = self._states[number]
         self._dirty.discard(number)
         rank = self._ranks[number] = assess(state, self.policy, now, slow=self.slow)
@@ -150,7 +159,6 @@ class Fleet:
             self._ranking.put(number, rank.tier, rank.key, state.area, rank.until)
         else:
             self._ranking.exclude(number, rank.until)
-        return rank
 
     def freshness(self, now: float) -> Literal["fresh", "slow", "stale"]:
         """How far the health data may be trusted."""

@@ -67,7 +67,7 @@ TESTS: Final = {
         "interleavings",
         "straight",
     ),
-    "fleet": (*BASE, "shared_fleet", "linq_source", "moments"),
+    "fleet": (*BASE, "shared_fleet", "linq_source"),
     "_flow": (*BASE, "async", "nth_failure", "critical"),
     "webhooks": ("webhooks_verify", "webhooks_events", "webhooks_fuzz", "push", "webhooks_app"),
     "stores/memory": ("stores", "stores_agree"),

@@ -175,6 +175,29 @@ def test_what_is_carried_along_survives_a_change():
     assert dict(Standing.decode(standing.encode()).rest) == {"more": 1}
 
 
+@given(spendings(), contacts)
+def test_a_copy_has_all_that_the_record_has(spending, contact):
+    """A new field must be copied too, though no constructor asks for it: of a contact all that a message leaves as it is."""
+    assert spending.copy() == spending
+    contact.encode()
+    after = contact.messaged(contact.since, contact.since, 7, 32)
+    for field in attrs.fields(Contact):
+        if field.name not in {"made", "times", "ids", "unanswered"}:
+            assert getattr(after, field.name) == getattr(contact, field.name)
+    assert after.made == contact.made + 1
+
+
+@pytest.mark.parametrize("impossible", ["NaN", "Infinity", "-1e999"])
+@pytest.mark.parametrize("name", ["first_seen", "out_until", "vitality", "weighed_at", "released"])
+def test_a_standing_with_an_impossible_number_is_damaged(name, impossible):
+    """What can't be compared would put the ranking in disorder."""
+    raw = json.loads(Standing(released=1.0).encode()[1:])
+    raw[name] = "here"
+    there = json.dumps(raw).replace('"here"', impossible).encode()
+    with pytest.raises(StoreError, match="impossible number"):
+        Standing.decode(bytes([FORMAT]) + there)
+
+
 @anything
 @given(st.data())
 def test_a_format_from_the_future_says_to_upgrade(kind, data):

@@ -455,7 +455,7 @@ class Ledger:
         moved: bool,
     ) -> None:
         book.charges[ident] = Charge(at, moved)
-        book.open_day(now if now <= self.host + AHEAD else self.host)
+        book.open_day(now, now if now <= self.host + AHEAD else self.host)
         for name, most, window in book.bearable(policy, limits, self.slowest):
             within = book.within(window, now, self.latest)
             self.must(within <= most, f"{book.number}: {within} in {name}, {most} allowed")

@@ -76,10 +76,11 @@ class Book:
         edge = max(now, latest) - DAY + EPS
         return sum(each.moved and each.at > edge for each in self.charges.values())
 
-    def open_day(self, at: float) -> None:
-        """A conversation opens: perhaps a sending day begins. Never fewer than the line itself has counted."""
+    def open_day(self, at: float, host: float) -> None:
+        """A conversation opens at that moment, as its call sees it, who may not know yet that the clock stepped back: perhaps a
+        sending day begins, when it is *host*."""
         if self.day_start + DAY <= at:
-            self.days, self.day_start = self.days + 1, at
+            self.days, self.day_start = self.days + 1, host
 
     def bearable(
         self, policy: Policy, limits: Limits, slowest: float
