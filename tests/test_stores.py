@@ -595,7 +595,7 @@ def test_a_fork_that_python_is_not_told_of_is_seen_under_uwsgi(told):
         from linepicker.errors import StoreError
 
         with Router([Line("+12025550100")]) as router, Router([Line("+12025550101")]) as other:
-            first = router.reserve("+12125550123").id
+            router.reserve("+12125550123")
             other.reserve("+12125550123")
             if (child := fork()) == 0:
                 for each in (router, other):
