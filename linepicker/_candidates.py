@@ -88,6 +88,17 @@ class FleetView(Protocol):
         ...
 
 
+def contact_of(who: Person, fleet: FleetView, now: float) -> Contact | None:
+    """What is remembered of a recipient, without moments that only a clock that stepped back can explain: further ahead than
+    any promise on their line reaches, and `SKEW` more."""
+    contact = who.contact
+    if contact is None or (contact.last_at <= now and contact.wait_until <= now):  # nearly always
+        return contact
+    state = fleet.state(contact.number)
+    reach = 0.0 if state is None else state.spending.reach
+    return contact.on_time(now, now + max(fleet.policy.pace.max_delay, reach) + windows.SKEW)
+
+
 def opening(rank: Rank, max_delay: float, now: float) -> float:
     """When a line whose exclusion time ends would take a new conversation; *now* if it would now."""
     opens = rank.opens_at if rank.excluded else now

@@ -105,7 +105,9 @@ def reach_to(spending: Spending, send_at: float, now: float, max_delay: float) -
     if send_at > now:
         spending.reach = max(max_delay, spending.reach)
     elif spending.reach and max(spending.new_mark, spending.message_mark) <= now:
-        spending.reach = 0.0
+        buckets = spending.buckets
+        if not buckets or buckets[-2] * windows.BUCKET <= now:
+            spending.reach = 0.0
 
 
 def give_back(

@@ -7,7 +7,7 @@ from linepicker._asks import Flow, Made, Now, Read
 from linepicker._candidates import Request
 from linepicker._conversation import look
 from linepicker._core import Refusal
-from linepicker._line import exclusion, new_exclusion
+from linepicker._line import catch_up, exclusion, new_exclusion
 from linepicker._quiet import in_words, quiet_until
 from linepicker._record import EPOCH
 from linepicker._refusals import decision_of, refused
@@ -51,6 +51,7 @@ def gates(fleet: Fleet, made: Made) -> Flow[None]:
     elif contact is None or contact.number != number:
         refusal = Refusal("held", "excluded", None, number, made.kind)
     else:
+        catch_up(state, fleet.policy, now)
         gate = exclusion if made.kind == "known" or made.resumed else new_exclusion
         code, ends = gate(state, now, mine=made.ident)
         if code is not None:

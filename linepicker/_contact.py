@@ -50,26 +50,30 @@ class Seldom:
     """What of a recipient seldom changes, and messages leave as it is: most have none of it. Another one takes its place.
 
     `history`: (line, since) of the lines before. `chats`: the provider's chat per line. `views`: what the provider thinks of
-    the conversation on each line, and as of when. `home`: the line that a gate moved them away from, "" if none did. `format`,
-    `rest`, `tail`: of the record, and what a later format added to it.
+    the conversation on each line, and as of when. `home`: the line that a gate moved them away from, "" if none did.
+    `limited_at`: when the last rate limit was heard of. `format`, `rest`, `tail`: of the record, and what a later format added
+    to it.
     """
 
     history: tuple[tuple[str, float], ...] = ()
     chats: Mapping[str, str] = _NONE
     views: Mapping[str, tuple[str, float]] = _NONE
     home: str = ""
+    limited_at: float = 0.0
     rest: Mapping[str, Any] = _NONE
     format: int = FORMAT
     tail: bytes = b""
 
     def behind(self, number: str) -> bytes:
         """The end of a record: the line's number, what seldom changes as JSON, nothing where there is nothing, and the tail."""
-        known = {
+        known: dict[str, Any] = {
             "history": self.history,
             "chats": self.chats,
             "views": self.views,
             "home": self.home,
         }
+        if self.limited_at:
+            known["limited_at"] = self.limited_at
         line, packed = number.encode(), b""
         if any(known.values()) or self.rest:
             packed = dump({**self.rest, **known})
@@ -160,7 +164,8 @@ class Contact:
             number = reader.take(size).decode("ascii")
             seldom = _seldom(reader.take(more), format_number, reader.rest())
             views = seldom.views.values()
-            moments = (since, wait_until, replied_at, *times, *(at for _, at in views))
+            said = (seldom.limited_at, *(at for _, at in views))
+            moments = (since, wait_until, replied_at, *times, *said)
             if not all(map(math.isfinite, moments)):
                 raise ValueError("impossible numbers")
             return cls(
@@ -220,9 +225,25 @@ class Contact:
         del times[place], ids[place]
         return attrs.evolve(self, times=times, ids=ids, unanswered=unanswered)
 
-    def replied(self, at: float) -> Contact:
-        """With what they wrote at *at*: only the messages that left later are unanswered still."""
-        if at <= self.replied_at:
+    def on_time(self, now: float, edge: float) -> Contact:
+        """Itself, or where it holds moments after *edge*, which only a clock that stepped back can explain, one whose messages
+        of then left long ago, and that waits for nothing."""
+        times = self.times
+        late = len(times) - bisect_right(times, edge)
+        over = self.seldom.limited_at > edge
+        if not (late or over or self.replied_at > edge):
+            return self
+        return attrs.evolve(
+            self,
+            times=array("d", bytes(8 * late)) + times[: len(times) - late],
+            ids=self.ids[len(times) - late :] + self.ids[: len(times) - late],
+            wait_until=0.0 if over else self.wait_until,
+            replied_at=min(self.replied_at, now),
+        )
+
+    def replied(self, at: float, latest: float) -> Contact:
+        """With what they wrote at *at*: only the messages that left later are unanswered still. *latest*: as of `felt`."""
+        if at <= self.replied_at <= latest:
             return self
         later = len(self.times) - bisect_right(self.times, at)
         return attrs.evolve(self, unanswered=min(self.unanswered, later), replied_at=at)
@@ -231,9 +252,12 @@ class Contact:
         """What the provider thinks of the conversation on their line, "" if it never said, and as of when."""
         return self.views.get(self.number, ("", 0.0))
 
-    def felt(self, health: str, at: float) -> Contact | None:
-        """With the provider's view of the conversation at *at*; None: it is known, or out of date. Ties: the worse wins."""
+    def felt(self, health: str, at: float, latest: float) -> Contact | None:
+        """With the provider's view of the conversation at *at*; None: it is known, or out of date. Ties: the worse wins. What
+        is known of a moment after *latest* comes from a clock that stepped back: it counts until something else is told."""
         known, known_at = self.health()
+        if known_at > latest:
+            return self.having(views={**self.views, self.number: (health, at)})
         if at < known_at or (at == known_at and _BADNESS[health] <= _BADNESS[known]):
             return None
         return self.having(views={**self.views, self.number: (health, at)})
@@ -266,6 +290,11 @@ class Contact:
         contact = attrs.evolve(self, number=number, since=since, opened=0, made=1)
         return contact.having(history=self.history[:-1], home="" if home == number else home)
 
+    def limited(self, now: float, pause: float, latest: float) -> Contact:
+        """With a rate limit heard of *now*, for so many seconds. *latest*: as of `felt`."""
+        known = self.wait_until if self.seldom.limited_at <= latest else 0.0
+        return attrs.evolve(self.having(limited_at=now), wait_until=max(known, now + pause))
+
     def in_chat(self, chat_id: str) -> Contact:
         """With the provider's chat on this line."""
         if self.chats.get(self.number) == chat_id:
@@ -289,6 +318,7 @@ def _seldom(raw: bytes, format_number: int, tail: bytes) -> Seldom:
         {str(line): str(chat) for line, chat in value.pop("chats").items()},
         {str(line): (str(health), float(at)) for line, (health, at) in views},
         str(value.pop("home", "")),
+        float(value.pop("limited_at", 0.0)),
         value,
         format_number,
         tail,

@@ -18,6 +18,7 @@ from linepicker._candidates import (
     Request,
     affinity_of,
     best_of_what_is_kept,
+    contact_of,
     look_at_all,
     moves_full,
     opening,
@@ -85,7 +86,7 @@ def decide(
         return Refusal("blocked", code)
     if fleet.stale:
         return Refusal("stale", "stale")
-    contact = who.contact
+    contact = contact_of(who, fleet, now)
     held, opens_at, notes = look(
         contact, request.chat_health, fleet.policy, now, inbound=request.inbound
     )
@@ -170,6 +171,8 @@ def _known(
         if homeward is not None:
             return homeward
     state = fleet.state(number)
+    if state is not None:
+        catch_up(state, fleet.policy, now)
     if state is not None and state.clear:
         return _message(request, fleet, state, contact, now, quiet_until)
     code, ends = ("not_in_fleet", NEVER) if state is None else exclusion(state, now)
@@ -223,7 +226,6 @@ def _message(
 ) -> Grant | Refusal:
     """A message that opens no conversation, on the line it belongs to."""
     policy, limits, number = fleet.policy, state.limits, state.line.number
-    catch_up(state, policy, now)
     spending = state.spending
     ends: list[tuple[str, float]] = []
     most = limits.messages_per_day
@@ -260,6 +262,8 @@ def _wrote_first(request: Request, fleet: FleetView, now: float) -> Grant | Refu
     number = request.line
     assert number is not None  # the door has asked for it
     state = fleet.state(number)
+    if state is not None:
+        catch_up(state, fleet.policy, now)
     code, ends = ("not_in_fleet", NEVER) if state is None else exclusion(state, now)
     if number in request.exclude:
         code, ends = "excluded", NEVER

@@ -12,7 +12,7 @@ from linepicker._learn import allowed, shares, warm_up
 from linepicker._nearness import calm, fades
 from linepicker._ranking import Key
 from linepicker._record import Spending, Standing
-from linepicker._windows import DAY, HOUR, SPREAD, WEEK
+from linepicker._windows import DAY, HOUR, SKEW, SPREAD, WEEK
 from linepicker.model import Line
 from linepicker.policy import Limits, Policy
 from linepicker.stores import Write
@@ -143,6 +143,28 @@ def remembering(standing: Standing, span: float, now: float) -> Standing:
     start = next((i for i, (at, _) in enumerate(past) if at > edge), len(past))
     kept = past[max(0, start - 1) :]
     return attrs.evolve(standing, past=(*kept, (now, name))[-PAST_AT_MOST:])
+
+
+def timely(standing: Standing, now: float) -> Standing:
+    """The standing, or where it holds moments more than `SKEW` after *now*, which only a clock that stepped back can explain,
+    one in which these are now: what began then is over."""
+    edge = now + SKEW
+    refused, tripped = standing.refused_at > edge, standing.tripped_at > edge
+    moments = (standing.first_seen, standing.released or 0.0, standing.probed_at)
+    if not (refused or tripped or max(moments) > edge or standing.weighed_at > edge):
+        return standing
+    released = standing.released
+    return attrs.evolve(
+        standing,
+        first_seen=min(standing.first_seen, now),
+        released=None if released is None else min(released, now),
+        out_until=min(standing.out_until, now) if refused else standing.out_until,
+        refused_at=min(standing.refused_at, now),
+        failing_until=min(standing.failing_until, now) if tripped else standing.failing_until,
+        probed_at=min(standing.probed_at, now),
+        tripped_at=min(standing.tripped_at, now),
+        weighed_at=min(standing.weighed_at, now),
+    )
 
 
 def is_clear(standing: Standing, conclusion: Conclusion) -> bool:
@@ -335,9 +357,14 @@ def _with_marks_trusted(state: LineState, budget: Budget, policy: Policy, now: f
 
 
 def catch_up(state: LineState, policy: Policy, now: float) -> None:
-    """Put right what a clock that stepped back left in the line's spending."""
+    """Put right what a clock that stepped back left in the line's records."""
     if state.on_time:
         return
+    standing = timely(state.standing, now)
+    if standing is not state.standing:
+        state.standing, state.budget = standing, None
+        state.conclusion = conclude(standing, policy)
+        state.clear = is_clear(standing, state.conclusion)
     spending = windows.on_time(state.spending, now, policy.pace.max_delay)
     if spending is not state.spending:
         state.spending, state.budget = spending, None

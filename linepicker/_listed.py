@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from linepicker._line import remembering
+from linepicker._line import remembering, timely
 from linepicker._observations import BADNESS, UNKNOWN
 from linepicker._record import Standing
 from linepicker.fleet import Fleet
@@ -22,6 +22,7 @@ def observed(
     after = standing or Standing(
         first_seen=issued, warm=first and fleet.policy.warmup.trust_first_snapshot
     )
+    after = timely(after, now)
     if fleet.static and not new and not _worse(fleet, after, line):
         return None
     back = line.number in fleet.returned or fleet.is_back(line.number)

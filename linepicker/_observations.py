@@ -204,6 +204,8 @@ class Observations:
             if BADNESS.get(name, 0) > bad and moments:
                 after_poll = max(after_poll, moments[-1])
                 after_report = max(after_report, moments[-1])
+                if name in WORST:  # a report before it is out of date, should it come only now
+                    better = [at for at in better if at > moments[-1]]
         for name, pairs in told.items():
             if BADNESS.get(name, 0) > bad:
                 for at, received in pairs:

@@ -219,8 +219,8 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
         if attempt > 1:
             dice: float = yield Dice()
             yield Sleep(0.05 * dice)
-        now: float = yield Now()
         answer: Answer = yield Read(keys)
+        now: float = yield Now()
         absorb(fleet, answer)
         found = answer.records[fleet.fleet_key]
         fleet.recorded(found.version, decode(fleet.fleet_key, found))

@@ -11,6 +11,7 @@ from linepicker import _record as records
 from linepicker._asks import Flow, Say, Who
 from linepicker._contact import Contact
 from linepicker._failing import after_delivery, after_failure, weighed
+from linepicker._line import timely
 from linepicker._links import (
     CHATS_KEPT,
     MESSAGES_KEPT,
@@ -28,6 +29,7 @@ from linepicker._small import Block, Link
 from linepicker._tally import Tally, failed
 from linepicker._update import update
 from linepicker._upkeep import EVENTS_KEPT, is_listed
+from linepicker._windows import SKEW
 from linepicker.fleet import Fleet
 from linepicker.model import ChatHealth, ChatHealthChanged, Delivered, Failed, MessageRead
 
@@ -142,7 +144,7 @@ class _Receipt:
     def _judge(self, sent_at: float, before: Tally, after: dict[str, Any]) -> None:
         """What follows for the line from a failure that has been counted."""
         key, spending_key = records.standing_key(self.number), records.spending_key(self.number)
-        standing: Standing = after[key] or Standing(first_seen=self.now)
+        standing: Standing = timely(after[key] or Standing(first_seen=self.now), self.now)
         tally = after[records.tally_key(self.number)]
         after[key], self.tripped = after_failure(
             standing, before, tally, self.fleet.policy, self.number, sent_at, self.now
@@ -176,7 +178,7 @@ class _Receipt:
         standing: Standing | None = after[key]
         if standing is None:
             return
-        after[key] = after_delivery(standing, link.at)
+        after[key] = after_delivery(timely(standing, self.now), link.at)
         if after[key].failing_until != standing.failing_until:
             _end_probe(after, spending_key)
 
@@ -265,4 +267,4 @@ def feel(
         key = records.chat_key(chat_id)
         contact = contact.in_chat(chat_id)
         after[key] = link_of(after[key], who, contact.number, now)
-    after[who.contact_key] = contact.felt(str(health), at) or contact
+    after[who.contact_key] = contact.felt(str(health), at, now + SKEW) or contact

@@ -90,12 +90,12 @@ class Standing:
     """What was observed and decided of a line. JSON; written when something changed.
 
     `warm`: it was there when its pool was first seen. `released`: when the provider took it away. `out_until`: when a
-    refusal ends; with `probation` one unsettled reservation at a time follows until one is SENT. `failing_until`: when the
-    time out ends that failed messages earned it, 0 if there is none; one message at a time follows until one is delivered,
-    `probed_at` being when the first of them was SENT. `trips` counts such time outs in a row, the last at `tripped_at`, for
-    `tripped_for`. `vitality`: what its outcomes came to at `weighed_at`. `operator`: "paused", "draining" or "", with the
-    reason given. `past`: (since when, name) of what its reputation and status came to, oldest first: for people, nothing is
-    decided by it.
+    refusal ends, heard of at `refused_at`; with `probation` one unsettled reservation at a time follows until one is SENT.
+    `failing_until`: when the time out ends that failed messages earned it, 0 if there is none; one message at a time follows
+    until one is delivered, `probed_at` being when the first of them was SENT. `trips` counts such time outs in a row, the last
+    at `tripped_at`, for `tripped_for`. `vitality`: what its outcomes came to at `weighed_at`. `operator`: "paused", "draining"
+    or "", with the reason given. `past`: (since when, name) of what its reputation and status came to, oldest first: for
+    people, nothing is decided by it.
     """
 
     first_seen: float = 0.0
@@ -104,6 +104,7 @@ class Standing:
     status: Observations = Observations()
     released: float | None = None
     out_until: float = 0.0
+    refused_at: float = 0.0
     probation: bool = False
     operator: str = ""
     reason: str = ""
@@ -143,6 +144,8 @@ class Standing:
         learned = self.learned.to_json()
         if learned:
             known["learned"] = learned
+        if self.refused_at:
+            known["refused_at"] = self.refused_at
         return bytes([self.format]) + dump({**self.rest, **known})
 
     @classmethod
@@ -159,6 +162,7 @@ class Standing:
                 status=Observations.from_json(value.pop("status")),
                 released=None if released is None else number(released),
                 out_until=number(value.pop("out_until")),
+                refused_at=number(value.pop("refused_at", 0.0)),
                 probation=bool(value.pop("probation")),
                 operator=str(value.pop("operator")),
                 reason=str(value.pop("reason")),

@@ -176,7 +176,7 @@ class _Reply:
             if contact.since - DRIFT <= at < contact.since:  # at once, and Linq's clock is behind
                 at = contact.since
             first = contact.opened and contact.replied_at < contact.since <= at
-            contact = contact.replied(at)
+            contact = contact.replied(at, self.now + windows.SKEW)
             if first:
                 self._count(after, "answered", contact.since)
         if contact.number == number:
@@ -187,7 +187,8 @@ class _Reply:
                 after[key] = link_of(after[key], who, number, self.now)
             if self.report.chat_health is not None:
                 seen_at = min(self.report.chat_health_at or self.report.at, self.now)
-                contact = contact.felt(str(self.report.chat_health), seen_at) or contact
+                latest = self.now + windows.SKEW
+                contact = contact.felt(str(self.report.chat_health), seen_at, latest) or contact
         after[who.contact_key] = contact
 
     def _count(self, after: dict[str, Any], name: str, at: float) -> None:

@@ -12,12 +12,12 @@ from linepicker._asks import Flow, Made, Swap
 from linepicker._charge import give_back
 from linepicker._contact import Contact
 from linepicker._failing import after_probe
-from linepicker._line import PROBE_LEASE
+from linepicker._line import PROBE_LEASE, timely
 from linepicker._links import CHATS_KEPT, MESSAGES_KEPT, claimed, link_of, usable
 from linepicker._news import line_news
 from linepicker._small import Block, Link, Ticket, encode_small
 from linepicker._update import update
-from linepicker._windows import DAY
+from linepicker._windows import DAY, SKEW
 from linepicker.errors import StoreError
 from linepicker.fleet import Fleet
 from linepicker.model import Outcome, Verdict
@@ -104,7 +104,7 @@ def _settled(
     after = dict(was)
     contact: Contact | None = after[who.contact_key]
     spending = after[spending_key] or records.Spending()
-    standing = after[standing_key] or records.Standing(first_seen=now)
+    standing = timely(after[standing_key] or records.Standing(first_seen=now), now)
     undone = outcome in (Outcome.NOT_SENT, Outcome.LINE_REFUSED, Outcome.RECIPIENT_REFUSED)
     if undone and made.resumed:
         pass  # an earlier attempt may have gone out: its charge stands, whatever this one met
@@ -128,6 +128,7 @@ def _settled(
         after[standing_key] = attrs.evolve(
             standing,
             out_until=max(standing.out_until, now + max(0.0, pause or 0.0)),
+            refused_at=now,
             probation=standing.probation or not known,
         )
     elif outcome is Outcome.SENT and spending.probe == made.ident:
@@ -159,7 +160,7 @@ def _taught(contact: Contact, made: Made, verdict: Verdict, now: float) -> Conta
     left_from = verdict.number or made.number
     if verdict.outcome is Outcome.RATE_LIMITED:
         pause = PAIR_WAIT if verdict.retry_after is None else max(0.0, verdict.retry_after)
-        return attrs.evolve(contact, wait_until=max(contact.wait_until, now + pause))
+        return contact.limited(now, pause, now + SKEW)
     if verdict.outcome is Outcome.SENT and contact.number == made.number != left_from:
         contact = contact.moved(left_from, now, opened=0, made=contact.made, home=contact.home)
     if verdict.chat_id is not None and contact.chats.get(left_from) != verdict.chat_id:

@@ -67,8 +67,11 @@ def _known(
     pair = state.limits.pair_per_minute
     if most is not None and was.messages >= most:
         return None
-    if contact.wait_until > now or (pair is not None and len(contact.times) >= pair):
+    times = contact.times
+    if contact.wait_until > now or (pair is not None and len(times) >= pair):
         return None
+    if times and times[-1] > now:
+        return None  # promised for later, or from a clock that stepped back
     budget, send_at = budget_of(state, policy, now, slow=fleet.slow), now
     if was.message_mark > now:
         send_at = message_slot(was, budget, policy, now)

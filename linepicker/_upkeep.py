@@ -18,7 +18,7 @@ from linepicker._asks import (
 from linepicker._contact import Contact
 from linepicker._decode import decode
 from linepicker._learn import judged
-from linepicker._line import remembering
+from linepicker._line import remembering, timely
 from linepicker._links import CHATS_KEPT, link_of, usable
 from linepicker._news import line_news
 from linepicker._observations import DRIFT, UNKNOWN
@@ -43,7 +43,8 @@ _AT_ONCE: Final = 200
 def report_line(
     fleet: Fleet, report: LineChanged | LineAssigned | LineReleased, now: float
 ) -> Flow[bool]:
-    """What the provider says of a line. False: a duplicate, out of date, or not a line of the fleet."""
+    """What the provider says of a line. False: a duplicate, out of date, or not a line of the fleet. Of a line that the store
+    knows it is written all the same: another process may have read a list that has it, or it may come back."""
     now = yield from ready(fleet, now)
     if isinstance(report, LineAssigned):
         fleet.hurry, fleet.calm_until = True, -float("inf")
@@ -60,17 +61,18 @@ def report_line(
     def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
         nonlocal moved
         moved, known = False, event is not None and was[event] is not None
-        if known or not is_listed(fleet, number, was[key]):
+        listed = is_listed(fleet, number, was[key])
+        if known or (not listed and was[key] is None):
             return None
         record = was[fleet.fleet_key]
         polls = record.polls if record else ()
-        before = was[key] or Standing(first_seen=now)
+        before = timely(was[key] or Standing(first_seen=now), now)
         after = _reported(fleet, before, polls, report, now)
         if (
             after is None
         ):  # what a later release has overtaken comes again perhaps when a list has ended that one
             return None if event is None or before.released is None else {event: b"\x01"}
-        moved = True
+        moved = listed
         limits = fleet.limits(number)
         spending = was[spending_key] or Spending()
         after = judged(before, after, spending, limits, fleet.policy, report.at, now)

@@ -242,8 +242,8 @@ def on_time(spending: Spending, now: float, max_delay: float) -> Spending:
     promise reaches, and `SKEW` more), one in which these are now."""
     edge = now + max(max_delay, spending.reach) + SKEW
     times, buckets = spending.times, spending.buckets
-    late = times and times[-1] > edge
-    if not (late or (buckets and buckets[-2] * BUCKET > edge) or spending.day_start > edge):
+    late = (times and times[-1] > edge) or (buckets and buckets[-2] * BUCKET > edge)
+    if not (late or spending.day_start > edge or spending.probe_at > edge):
         return spending
     spending = spending.copy()
     order = sorted(
@@ -259,6 +259,7 @@ def on_time(spending: Spending, now: float, max_delay: float) -> Spending:
         counts[place] = counts.get(place, 0) + count
     spending.buckets = array("i", (n for pair in sorted(counts.items()) for n in pair))
     spending.day_start = now if spending.day_start > edge else spending.day_start
+    spending.probe_at = now if spending.probe_at > edge else spending.probe_at
     return spending
 
 

@@ -361,6 +361,7 @@ class Fleet:
         if state is None or 0 < version < state.standing_version:
             return
         state.standing, state.standing_version, state.budget = standing, version, None
+        state.on_time = False
         state.same = Write(state.standing_key, version, SAME)
         self.evidence.hear(number, standing)
         state.conclusion = conclude(standing, self.policy)

@@ -65,6 +65,7 @@ standings = st.builds(
     observations,
     st.none() | moments,
     moments,
+    moments,
     st.booleans(),
     st.sampled_from(["", "paused", "draining"]),
     texts,
@@ -84,6 +85,7 @@ seldom = st.builds(
     chats=st.dictionaries(numbers, texts, max_size=3),
     views=st.dictionaries(numbers, st.tuples(st.sampled_from(["HEALTHY", "CRITICAL"]), moments)),
     home=st.just("") | numbers,
+    limited_at=moments,
 )
 contacts = st.builds(
     lambda times, **fields: Contact(

@@ -204,3 +204,34 @@ def test_a_list_without_a_line_is_no_good_news_of_it(world, word):
         world.clock.advance(TTL / 2)
     one.refresh()
     assert one.reserve(ANN, line=A).number == A
+
+
+@pytest.mark.parametrize("back", ["ACTIVE", "FLAGGED"])
+def test_news_of_a_line_that_only_others_have_is_not_lost(world, back):
+    """A router whose list has not got it, and answers that it is not its own, writes it down for those whose list has."""
+    one, other = world.router(), world.router()
+    was = "FLAGGED" if back == "ACTIVE" else "ACTIVE"
+    for router in (one, other):
+        router.lines()
+    other.report(LineChanged(A, status=was, at=NOW, event_id="e1"))
+    world.account.lines = [Line(B)]
+    world.clock.advance(1.0)
+    one.refresh()
+    world.clock.advance(1.0)
+    assert not one.report(LineChanged(A, status=back, at=NOW + 2.0, event_id="e2"))
+    world.account.lines = [Line(A), Line(B)]
+    for _ in range(3):
+        world.clock.advance(TTL + 1.0)
+        one.refresh()
+    stands = {view.line.number: view.standing for view in other.lines()}
+    assert stands[A] == ("ok" if back == "ACTIVE" else "flagged")
+
+
+def test_news_of_a_line_that_nobody_knows_is_not_kept(world):
+    """It may be somebody else's."""
+    router = world.router()
+    router.lines()
+    assert not router.report(LineChanged(C, "CRITICAL", at=NOW, event_id="e1"))
+    world.account.lines.append(Line(C))
+    world.clock.advance(TTL + 1.0)
+    assert {view.line.number: view.standing for view in router.lines()}[C] == "ok"

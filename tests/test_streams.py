@@ -738,6 +738,29 @@ def test_good_news_older_than_the_bad_is_out_of_date(scene):
     assert scene.standing == "critical"
 
 
+@pytest.mark.parametrize("late", [0, 10])
+def test_what_is_out_of_date_by_a_poll_counts_for_nothing_though_it_came_first(scene, late):
+    """By good news a poll that was issued before the bad would outlast it: what a CRITICAL poll overtook does no such thing."""
+    critical = scene.list("CRITICAL")
+    scene.wait(1000)
+    bad = scene.event("CRITICAL", ago=30)
+    good = scene.event("HEALTHY", ago=29)
+    scene.door.issue(critical)
+    if not late:
+        scene.door.answered()
+        assert not scene.door.tell(good)
+    scene.wait(5)
+    scene.other.poll(scene.list())
+    scene.wait(TTL)
+    scene.other.poll(scene.list())
+    if late:
+        assert scene.door.tell(good)
+        scene.door.answered()
+    scene.wait(10)
+    assert scene.door.tell(bad)
+    assert scene.standing == "critical"
+
+
 def test_a_poll_issued_before_the_bad_news_never_contradicts_it(scene):
     """However many answers are still under way when it comes, a line comes back with polls issued after it alone."""
     healthy = scene.list()

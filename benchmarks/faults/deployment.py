@@ -311,6 +311,14 @@ class World:
             self._finish(task, None, error)
         else:
             self.ready.append(task)
+        if task.process.desk.fleet.debts:
+            self._owing(task.process)
+
+    def _owing(self, process: Process) -> None:
+        """What it holds of lines is its own: an older answer counts again."""
+        for each in self.tasks.values():
+            if each.process is process:
+                each.refuted = {}
 
     def _finish(self, task: Task, result: Any, error: BaseException | None) -> None:
         task.gone, task.result, task.error = True, result, error
@@ -334,6 +342,8 @@ class World:
                 decided is None or error.retry_at > decided.at,
                 f"a refusal asks to come back at once or before: {error}",
             )
+            if decided is not None:
+                self.ledger.refused(task, decided.reason, error.retry_at - decided.at)
         if task.report is not None and error is not None:
             self._deliver_again(task)
 

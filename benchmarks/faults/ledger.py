@@ -52,6 +52,8 @@ _BLAMELESS: Final = UNDONE - {Outcome.LINE_REFUSED} | {Outcome.RATE_LIMITED, Out
 _ANSWERS: Final = frozenset(
     {"reserve", "preview", "assignment", "lines", "capacity", "plan", "check"}
 )
+_WAITS: Final[Mapping[str, float]] = {"pace": 3600.0, "pair": 7200.0, "quiet": 7200.0}
+"""How long, in seconds, what has a length of its own may keep a message off."""
 _ZONES: Final[Mapping[str, float]] = {"UTC": 0.0, "Etc/GMT+8": -8.0, "Etc/GMT-9": 9.0}
 
 
@@ -343,6 +345,9 @@ class Ledger:
         if kind == "settle":
             blamed = its["outcome"] not in _BLAMELESS
             self.must(blamed, f"{number} was blamed for {its['outcome']}")
+        if its.get("now", self.host) < self.host - NEAR:
+            # It slept meanwhile: what others wrote seems to it to come from a clock that stepped back.
+            book.refused_until = min(book.refused_until, after.out_until)
         book.standing = after
 
     def _reserved(self, task: Task, its: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
@@ -395,7 +400,7 @@ class Ledger:
             probe = book.probe
             alone = probe is None or probe[1] + LEASE <= now + EPS
             self.must(alone, f"{number} is tried twice at once")
-            book.probe = (made.ident, made.send_at)
+            book.probe = (made.ident, at)
         if made.key is not None:
             self._keyed(made, changes)
 
@@ -518,7 +523,8 @@ class Ledger:
                 out and (dated or book.standing.probation),
                 f"{number} refused, and nobody will know",
             )
-            book.refused_until = max(book.refused_until, now + wait)
+            if now <= self.host + NEAR:  # else it began before the clock stepped back, and is over
+                book.refused_until = max(book.refused_until, now + wait)
             book.probation = book.probation or not dated
         elif outcome is Outcome.SENT and f"line/{number}/standing" in changes:
             book.refused_until, book.probation = NEVER, False
@@ -534,8 +540,8 @@ class Ledger:
             will.out, will.since = max(will.out, now), self.moment
         if outcome is Outcome.RATE_LIMITED and key in self.contacts:
             wait = 60.0 if verdict.retry_after is None else verdict.retry_after
-            if self.contacts[key].number == number:
-                self.pair_waits[key, number] = self._dated(now, now) + wait
+            if self.contacts[key].number == number and now <= self.host + NEAR:
+                self.pair_waits[key, number] = now + wait
         if made.key is not None:
             name = (key.split("/", 2)[1], made.key)
             known = self.keys.get(name)
@@ -657,6 +663,14 @@ class Ledger:
             self.must(task.error is task.called, f"{task.message}: what the call raised is lost")
         if report is not None and task.result is False:
             self._ignored(task, report)
+
+    def refused(self, task: Task, reason: str | None, wait: float) -> None:
+        """A call is to come back so many seconds later: not later than what keeps it off can last, wherever the clock went."""
+        most = max(each.recovery.ineligible for each in task.policies) + DAY
+        most = _WAITS.get(reason or "", most) + 2 * AHEAD
+        if reason == "quiet" or any(each.quiet.hours is not None for each in task.policies):
+            most += DAY
+        self.must(wait <= most, f"{task.what}: {reason} is to last {wait} s, {most} at most")
 
     def _ignored(self, task: Task, report: Report) -> None:
         """A report that was called old, or a duplicate, must be that."""
