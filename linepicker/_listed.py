@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from linepicker._line import remembering, timely
@@ -12,12 +14,19 @@ from linepicker.model import Line, ServiceStatus
 
 
 def observed(
-    fleet: Fleet, line: Line, standing: Standing | None, issued: float, now: float, *, first: bool
+    fleet: Fleet,
+    line: Line,
+    standing: Standing | None,
+    issued: float,
+    now: float,
+    polls: Sequence[float],
+    *,
+    first: bool,
 ) -> Standing | None:
-    """The standing after a poll that lists *line*, answered *now*; None: the poll brings nothing new."""
+    """The standing after a poll that lists *line*, answered *now*; None: the poll brings nothing new. *polls*: those
+    before that found the same lines."""
     value = UNKNOWN if line.unrecognised is not None else str(line.reputation)
     span = fleet.span
-    polls = fleet.record.polls
     new = standing is None
     after = standing or Standing(
         first_seen=issued, warm=first and fleet.policy.warmup.trust_first_snapshot

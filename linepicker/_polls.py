@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -205,14 +205,22 @@ def _left_to_another(fleet: Fleet, now: float) -> Flow[bool]:
 
 def digest_of(lines: Sequence[Line]) -> str:
     """A list of lines in short: equal for equal lines in any order."""
-    told = sorted(repr(attrs.evolve(line, tags=())) + repr(sorted(line.tags)) for line in lines)
-    return blake2b("\n".join(told).encode(), digest_size=12).hexdigest()
+    return _short(repr(attrs.evolve(line, tags=())) + repr(sorted(line.tags)) for line in lines)
+
+
+def members_of(lines: Iterable[Line]) -> str:
+    """Which lines a list has, in short."""
+    return _short(line.number for line in lines)
+
+
+def _short(told: Iterable[str]) -> str:
+    return blake2b("\n".join(sorted(told)).encode(), digest_size=12).hexdigest()
 
 
 def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: bool) -> Flow[None]:
     """Write what a list of lines changes, and make it the fleet. The first one is written in one swap with the fleet's
     record, so that no second process takes its lines for newcomers."""
-    keys, digest = [fleet.fleet_key, EPOCH], digest_of(lines)
+    keys, digest, members = [fleet.fleet_key, EPOCH], digest_of(lines), members_of(lines)
     for line in lines:
         keys += (records.standing_key(line.number), records.spending_key(line.number))
     for attempt in range(ATTEMPTS):
@@ -225,12 +233,13 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
         found = answer.records[fleet.fleet_key]
         fleet.recorded(found.version, decode(fleet.fleet_key, found))
         first = fleet.record.first is None and bool(lines)
-        held, changed = _compare(fleet, lines, issued, now, answer, first=first, write=write)
-        record = fleet.repeated(issued, now, digest, first=first)
+        polls = fleet.record.seen(members)
+        held, changed = _compare(fleet, lines, issued, now, polls, answer, first=first, write=write)
+        record = fleet.repeated(issued, now, digest, members, first=first)
         if not write:
             fleet.owe(list(lines), issued)
             fleet.install(lines, held, issued)
-            fleet.record, fleet.digest = record, digest
+            fleet.record, fleet.digest, fleet.members = record, digest, members
             return
         writes = [
             Write(records.standing_key(number), held[number].standing_version, standing.encode())
@@ -251,7 +260,7 @@ def _absorb_poll(fleet: Fleet, lines: Sequence[Line], issued: float, *, write: b
             if told:
                 fleet.recorded(answer.records[fleet.fleet_key].version, record)
         fleet.install(lines, held, issued)
-        fleet.digest = digest
+        fleet.digest, fleet.members = digest, members
         return
     raise busy()
 
@@ -261,6 +270,7 @@ def _compare(
     lines: Sequence[Line],
     issued: float,
     now: float,
+    polls: Sequence[float],
     answer: Answer,
     *,
     first: bool,
@@ -277,7 +287,7 @@ def _compare(
         if not write and state is not None and state.standing_version == was.version:
             standing = state.standing  # which may hold what earlier previews saw
         spending: Spending = decode(spending_key, spent) or Spending()
-        after = observed(fleet, line, standing, issued, now, first=first)
+        after = observed(fleet, line, standing, issued, now, polls, first=first)
         if after is not None and standing is not None:
             limits = fleet.policy.limits_for(line)
             after = judged(standing, after, spending, limits, fleet.policy, issued, now)

@@ -61,26 +61,34 @@ class Block(_Small):
 
 @attrs.frozen
 class FleetRecord(_Small):
-    """The moments of the last polls, and of the first; what the last list was, in short; until when somebody is reading it;
-    whether a reply was ever reported, without which nobody seems to answer."""
+    """The moments of the last polls that found the same lines, and of the first of all; what the last list was, in short, and
+    which lines it had; until when somebody is reading it; whether a reply was ever reported, without which nobody seems to
+    answer."""
 
     polls: tuple[float, ...] = attrs.field(
         default=(), converter=_listed, validator=attrs.validators.deep_iterable(_moment)
     )
     first: float | None = attrs.field(default=None, validator=_SOMETIMES)
     digest: str = attrs.field(default="", validator=_TEXT)
+    members: str = attrs.field(default="", validator=_TEXT)
     lease_until: float = attrs.field(default=0.0, validator=_moment)
     heard: bool = False
 
-    def after_poll(self, issued: float, now: float, digest: str, *, first: bool) -> FleetRecord:
-        """The record after a poll, answered *now*, that brought a list with that digest."""
-        since = now - POLLS_KEPT
-        polls = tuple(sorted(p for p in {*self.polls, issued} if since < p <= now + DRIFT))
+    def seen(self, members: str) -> tuple[float, ...]:
+        """The moments of the polls before that found the same lines."""
+        return self.polls if members == self.members else ()
+
+    def after_poll(
+        self, issued: float, now: float, digest: str, members: str, *, first: bool
+    ) -> FleetRecord:
+        """The record after a poll, answered *now*, that brought a list with that digest, of those lines."""
+        since, known = now - POLLS_KEPT, {*self.seen(members), issued}
         return attrs.evolve(
             self,
-            polls=polls,
+            polls=tuple(sorted(p for p in known if since < p <= now + DRIFT)),
             first=issued if first else self.first,
             digest=digest,
+            members=members,
             lease_until=0.0,
         )
 

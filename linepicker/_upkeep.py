@@ -65,7 +65,7 @@ def report_line(
         if known or (not listed and was[key] is None):
             return None
         record = was[fleet.fleet_key]
-        polls = record.polls if record else ()
+        polls = record.seen(fleet.members) if record and listed else ()
         before = timely(was[key] or Standing(first_seen=now), now)
         after = _reported(fleet, before, polls, report, now)
         if (

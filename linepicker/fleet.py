@@ -77,8 +77,8 @@ class Fleet:
         """Polls that a preview saw and that are yet to be written."""
         self.record = FleetRecord()
         self.record_version = 0
-        self.digest = ""
-        """Of the list that is in force here."""
+        self.digest = self.members = ""
+        """Of the list that is in force here, and of which lines it has."""
         self.late: deque[Any] = deque(maxlen=LATE_AT_MOST)
         self.lost = 0
         self.debts: deque[Any] = deque()
@@ -265,11 +265,13 @@ class Fleet:
         self.returned |= {line.number for line in lines if self.is_back(line.number)}
         self.owed.append((lines, issued))
 
-    def repeated(self, issued: float, now: float, digest: str, *, first: bool) -> FleetRecord:
-        """The fleet's record after a poll, answered *now*, that brought a list with that digest."""
+    def repeated(
+        self, issued: float, now: float, digest: str, members: str, *, first: bool
+    ) -> FleetRecord:
+        """The fleet's record after a poll, answered *now*, that brought a list with that digest, of those lines."""
         if self.static:
             return attrs.evolve(self.record, first=self.record.first if not first else issued)
-        return self.record.after_poll(issued, now, digest, first=first)
+        return self.record.after_poll(issued, now, digest, members, first=first)
 
     def install(self, lines: Iterable[Line], held: Mapping[str, Held], issued: float) -> None:
         """Make *lines* the fleet, with their records."""

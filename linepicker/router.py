@@ -258,7 +258,8 @@ class Router:
     def report(self, report: Report) -> bool:
         """Tell what happened: a line's health, a reply, an opt-out, a receipt.
 
-        False: a duplicate, out of date, or about a line not in the fleet; nothing changed. A message is told by its
+        False: a duplicate, out of date, or about a line not in the fleet; nothing changed here (of a line that the store
+        knows it is kept, for processes whose list has it, and should it come back). A message is told by its
         `message_id`, a conversation by its `chat_id`, where `settle` was given them. Raises InvalidRecipient, StoreError;
         SourceError where no list of lines was read yet that would tell whether the line is ours.
         """

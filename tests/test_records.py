@@ -115,7 +115,13 @@ links = st.builds(
 )
 blocks = st.builds(Block, *[st.none() | moments] * 3)
 fleets = st.builds(
-    FleetRecord, st.lists(moments).map(tuple), st.none() | moments, texts, moments, st.booleans()
+    FleetRecord,
+    st.lists(moments).map(tuple),
+    st.none() | moments,
+    texts,
+    texts,
+    moments,
+    st.booleans(),
 )
 tickets = st.builds(
     Ticket,

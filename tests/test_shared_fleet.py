@@ -235,3 +235,24 @@ def test_news_of_a_line_that_nobody_knows_is_not_kept(world):
     world.account.lines.append(Line(C))
     world.clock.advance(TTL + 1.0)
     assert {view.line.number: view.standing for view in router.lines()}[C] == "ok"
+
+
+def test_a_list_without_a_line_repeats_nothing_of_it_for_who_starts_later(world):
+    """Good news that was heard once stays good news that was heard once, whoever reads the line's return, and whatever is asked
+    for afterwards."""
+    one = world.router(recovery={"confirmations": 1})
+    one.lines()
+    world.clock.advance(10.0)
+    one.report(LineChanged(A, "CRITICAL", at=world.clock.now(), event_id="e1"))
+    world.clock.advance(10.0)
+    one.report(LineChanged(A, "HEALTHY", at=world.clock.now(), event_id="e2"))
+    assert {view.line.number: view.standing for view in one.lines()}[A] == "ok"
+    world.account.lines = [Line(B)]
+    for _ in range(4):
+        world.clock.advance(TTL + 1)
+        one.refresh()
+    world.account.lines = [Line(A, reputation="AT_RISK"), Line(B)]
+    world.clock.advance(TTL + 1)
+    world.router(recovery={"confirmations": 1}).refresh()
+    careful = world.router(recovery={"confirmations": 3})
+    assert {view.line.number: view.standing for view in careful.lines()}[A] == "recovering"
