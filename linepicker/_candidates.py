@@ -88,7 +88,7 @@ class FleetView(Protocol):
         ...
 
 
-def contact_of(who: Person, fleet: FleetView, now: float) -> Contact | None:
+def remembered(who: Person, fleet: FleetView, now: float) -> Contact | None:
     """What is remembered of a recipient, without moments that only a clock that stepped back can explain: further ahead than
     any promise on their line reaches, and `SKEW` more."""
     contact = who.contact

@@ -227,7 +227,7 @@ class Contact:
 
     def on_time(self, now: float, edge: float) -> Contact:
         """Itself, or where it holds moments after *edge*, which only a clock that stepped back can explain, one whose messages
-        of then left long ago, and that waits for nothing."""
+        of then left long ago, and that waits for no rate limit of then."""
         times = self.times
         late = len(times) - bisect_right(times, edge)
         over = self.seldom.limited_at > edge
@@ -256,9 +256,8 @@ class Contact:
         """With the provider's view of the conversation at *at*; None: it is known, or out of date. Ties: the worse wins. What
         is known of a moment after *latest* comes from a clock that stepped back: it counts until something else is told."""
         known, known_at = self.health()
-        if known_at > latest:
-            return self.having(views={**self.views, self.number: (health, at)})
-        if at < known_at or (at == known_at and _BADNESS[health] <= _BADNESS[known]):
+        same = at == known_at and _BADNESS[health] <= _BADNESS[known]
+        if (at < known_at or same) and known_at <= latest:
             return None
         return self.having(views={**self.views, self.number: (health, at)})
 

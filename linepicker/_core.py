@@ -18,10 +18,10 @@ from linepicker._candidates import (
     Request,
     affinity_of,
     best_of_what_is_kept,
-    contact_of,
     look_at_all,
     moves_full,
     opening,
+    remembered,
     ruled_out,
 )
 from linepicker._contact import PAIR, Contact
@@ -86,7 +86,7 @@ def decide(
         return Refusal("blocked", code)
     if fleet.stale:
         return Refusal("stale", "stale")
-    contact = contact_of(who, fleet, now)
+    contact = remembered(who, fleet, now)
     held, opens_at, notes = look(
         contact, request.chat_health, fleet.policy, now, inbound=request.inbound
     )

@@ -22,7 +22,7 @@ from linepicker._asks import (
     Who,
     ident_of,
 )
-from linepicker._candidates import Request, contact_of, look_at_all
+from linepicker._candidates import Request, look_at_all, remembered
 from linepicker._charge import charge
 from linepicker._check import check, gates
 from linepicker._contact import PAIR_KEPT, Contact, first_contact
@@ -190,7 +190,7 @@ def _draft(
         spending.rest = with_opening(spending.rest, request.sketch)
     keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)
     contact = _contacted(
-        contact_of(who, fleet, now), grant, now, ident, keep, inbound=request.inbound
+        remembered(who, fleet, now), grant, now, ident, keep, inbound=request.inbound
     )
     standing = state.standing
     made = Made(

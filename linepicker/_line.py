@@ -68,7 +68,7 @@ class LineState:
     """A line of the fleet with the records held of it, their versions, and what was last worked out from them.
 
     `same` demands that the standing has not moved. `clear`: nothing but budgets and pace can keep a message off. `budget`
-    holds while both records do and until `budget_until`, for one value of `budget_slow`. `on_time`: the spending was looked
+    holds while both records do and until `budget_until`, for one value of `budget_slow`. `on_time`: both were looked
     through for moments that only a clock that stepped back can explain.
     """
 
