@@ -33,6 +33,6 @@ def test_no_other_process_reserves_a_line_once_one_knows_it_to_be_critical(store
 
 
 def test_a_store_without_the_version_check_is_found_out():
-    """What others keep of a line is then never corrected, and they go on reserving it: in every second trial or third, so that in
-    eighty some always do, however busy the machine."""
+    """What others keep of a line is then never corrected, and they go on reserving it: in every second trial or third, so
+    that in eighty some always do, however busy the machine."""
     assert run("--plant", "--trials=80", "--processes=2", ends=1)["wrong"] > 0
