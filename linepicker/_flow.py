@@ -213,6 +213,9 @@ def _draft(
     seen = NOTHING if grant.kind == "known" else fleet.seen()
     opened = begins(fleet, state, spending, now)
     written = writes(fleet, state, who, spending, contact, opened)
+    left = fleet.state(grant.moved_from or "") if grant.kind == "moved" else None
+    if left is not None:
+        written.append(left.same)  # that line is the reason, and others may know better
     return made, spending, contact, written, seen, opened
 
 

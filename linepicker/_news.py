@@ -26,10 +26,11 @@ class Stood:
     reputation: Reputation
 
 
-def news(fleet: Fleet, now: float, *, at_once: bool = False) -> Flow[None]:
-    """Tell which lines came to stand otherwise. What a line is first seen as is no news; that it has gone is."""
+def news(fleet: Fleet, now: float, *, at_once: bool = False) -> Flow[bool]:
+    """Tell which lines came to stand otherwise. What a line is first seen as is no news; that it has gone is. Answers whether
+    anybody was told, and may have taken their time."""
     if fleet.polled_at is None or (not at_once and 0.0 <= now - fleet.told_at < LOOK_EVERY):
-        return
+        return False
     fleet.told_at = now
     changes = []
     for number in fleet.told.keys() - {number for number, _ in fleet.states()}:
@@ -44,6 +45,7 @@ def news(fleet: Fleet, now: float, *, at_once: bool = False) -> Flow[None]:
             changes.append(change)
     for change in changes:
         yield Tell(change)
+    return bool(changes)
 
 
 def line_news(fleet: Fleet, number: str, now: float) -> Flow[None]:

@@ -66,7 +66,8 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
             if fleet.polled_at is None and fleet.last_error is None:
                 raise
     now = fleet.at((yield Now()))
-    yield from news(fleet, now)
+    if (yield from news(fleet, now)):
+        now = fleet.at((yield Now()))
     return now
 
 

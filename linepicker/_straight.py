@@ -153,7 +153,8 @@ def taken(fleet: Fleet, draft: Draft, answer: Answer) -> Made:
     made, spending, contact, written, _, opened = draft
     records, who = answer.records, made.who
     fleet.out_since = None
-    fleet.spent(made.number, records[written[0].key].version, spending, mine=True)
+    mine = made.at <= fleet.moment  # else the clock stepped back since: it is to be looked at anew
+    fleet.spent(made.number, records[written[0].key].version, spending, mine=mine)
     if opened is not None:
         fleet.stands(made.number, records[written[2].key].version, opened)
     who.met(records[who.contact_key].version, contact)

@@ -85,6 +85,8 @@ class Fleet:
         """What went out while the store was away, and is yet to be charged."""
         self.out_since: float | None = None
         """Since when the store fails."""
+        self.moment = -float("inf")
+        """When it was decided last."""
         self.told: dict[str, Any] = {}
         """How the lines stood when they were last looked through for news, and when that was."""
         self.told_at = -float("inf")
@@ -94,7 +96,6 @@ class Fleet:
         self._ranks: dict[str, Rank] = {}
         self._dirty: set[str] = set()
         self._ranking = self._empty_ranking()
-        self._now = -float("inf")
         self.evidence = Evidence()
         self.profile = -1, 0.0
         """A part of a day, and the share that the busiest 6 h take of a day, as it was in that part."""
@@ -173,18 +174,18 @@ class Fleet:
 
     def calm(self, now: float) -> float | None:
         """The moment to decide at, by a call that read the clock at *now*, if nothing has to be looked after; else None."""
-        if now < self._now <= now + OVERTAKEN:
-            now = self._now
-        if self._now <= now < self.calm_until:
-            self._now = now
+        if now < self.moment <= now + OVERTAKEN:
+            now = self.moment
+        if self.moment <= now < self.calm_until:
+            self.moment = now
             return now
         return None
 
     def at(self, now: float) -> float:
         """Bring what depends on the moment alone up to *now*, when a call read the clock. Answers the moment to decide at:
         never a little before that of another decision, as lines are ranked as they are then. To be asked after each wait."""
-        if now < self._now <= now + OVERTAKEN:
-            now = self._now
+        if now < self.moment <= now + OVERTAKEN:
+            now = self.moment
         freshness, health = self.freshness(now), self.policy.health
         self.under(now, slow=freshness == "slow", stale=freshness == "stale")
         self.calm_until = now
@@ -201,10 +202,10 @@ class Fleet:
     def under(self, now: float, *, slow: bool, stale: bool) -> None:
         """Decide at *now* under these conditions."""
         self.stale = stale
-        if slow != self.slow or now < self._now:  # everything was ranked under other conditions
+        if slow != self.slow or now < self.moment:  # everything was ranked under other conditions
             self.slow = slow
             self._rank_all()
-        self._now = now
+        self.moment = now
 
     # Polls
 

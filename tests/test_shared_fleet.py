@@ -256,3 +256,19 @@ def test_a_list_without_a_line_repeats_nothing_of_it_for_who_starts_later(world)
     world.router(recovery={"confirmations": 1}).refresh()
     careful = world.router(recovery={"confirmations": 3})
     assert {view.line.number: view.standing for view in careful.lines()}[A] == "recovering"
+
+
+def test_nobody_is_moved_from_a_line_for_a_reason_that_others_know_is_gone(world):
+    """A line that somebody else paused since holds its people, flagged or not; one that is well again keeps them."""
+    rules = {"recovery": {"confirmations": 1}}
+    one, other = world.router(**rules), world.router(**rules)
+    home = other.reserve(ANN).number
+    other.report(LineChanged(home, status="FLAGGED", at=world.clock.now()))
+    one.pause(home)
+    with pytest.raises(Held) as held:
+        other.reserve(ANN)
+    assert held.value.decision.reason == "paused"
+    one.resume(home)
+    world.clock.advance(1.0)
+    one.report(LineChanged(home, status="ACTIVE", at=world.clock.now()))
+    assert (other.reserve(ANN).kind, other.assignment(ANN).number) == ("known", home)

@@ -169,6 +169,17 @@ def test_a_callback_that_fails_does_not_reach_the_send(clock, caplog):
     assert "on_standing failed: RuntimeError" in caplog.text
 
 
+def test_what_a_slow_callback_took_is_not_taken_from_the_moment_of_the_choice(clock):
+    """The clock is read again: a choice of half an hour ago would take what others did since for a clock that stepped back."""
+    account = Account(ONE, TWO)
+    router = Router(account, clock=clock, on_standing=lambda change: clock.advance(1800.0))
+    router.refresh()
+    account.call(ONE, "CRITICAL")
+    clock.advance(61.0)
+    reservation = router.reserve(PERSON)
+    assert reservation.decision.at == reservation.send_at == clock.now() == NOON + 1861.0
+
+
 def test_a_callback_may_use_the_router(clock):
     """It is called with no lock held."""
     seen = []

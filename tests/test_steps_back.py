@@ -283,6 +283,32 @@ def test_what_the_provider_thinks_of_a_conversation_after_the_step_counts(router
     settled(after.reserve(ANN))
 
 
+def test_a_reservation_that_is_written_after_the_step_counts_from_then_on(clock):
+    """It was made before; meanwhile another call of that process has seen the step."""
+
+    class Slow(MemoryStore):
+        meanwhile: Callable[[], object] | None = None
+
+        def swap(self, writes, *, seen={}):
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile is not None:
+                meanwhile()
+            return super().swap(writes, seen=seen)
+
+    def step() -> None:
+        clock.advance(-2 * DAY)
+        router.preview(CAT)
+
+    store, rules = Slow(), RULES | {"limits": {"new_per_day": 1}}
+    router = Router([Line(A)], store=store, policy=Policy.from_dict(rules), clock=clock)
+    router.refresh()
+    store.meanwhile = step
+    settled(router.reserve(ANN))
+    with pytest.raises(NoLine) as caught:
+        router.reserve(BOB)
+    assert caught.value.retry_at == clock.now() + DAY
+
+
 def test_an_opt_out_outlasts_every_step(router, clock):
     """Nothing that stands against a message by a person's own word is forgotten."""
     first, again = router

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import attrs
 
@@ -175,11 +175,7 @@ class Ledger:
                 book.at_risk.told_fine(report.at, self.slowest)
             if report.status == "ACTIVE":
                 book.flagged.told_fine(report.at, self.slowest)
-        elif (
-            isinstance(report, OptedIn | Replied)
-            and isinstance(report.to, str)
-            and not is_stop(report)
-        ):
+        elif _returns(report):
             will = self.will(report.to)
             will.back = max(will.back, report.at)
 
@@ -433,7 +429,7 @@ class Ledger:
                 f"{number} is {name}, and was used",
             )
         if looked > self.moment:
-            self.must(book.listed > book.released, f"{number} was taken away, and was used")
+            self.must(book.listed >= book.released, f"{number} was taken away, and was used")
             self.must(
                 now + EPS >= book.refused_until,
                 f"{number} is out until {book.refused_until}, and was used",
@@ -610,6 +606,9 @@ class Ledger:
             will = self.will(str(report.to))
             at = min(report.at, its["now"], self.host + self.slowest)
             will.out, will.since = max(will.out, at), self.moment
+        elif _returns(report):  # again, as the clock may have stepped back since it came
+            will = self.will(report.to)
+            will.back = max(will.back, min(report.at, its["now"]))
 
     @staticmethod
     def _fell(book: Book) -> None:
@@ -697,8 +696,11 @@ class Ledger:
                 max(will.out, will.back) >= report.at - 200.0, f"{report.to} opted out, unheard"
             )
         elif isinstance(report, Replied) and task.process.desk.fleet.state(report.number):
+            known = [c for key, c in self.contacts.items() if key.endswith(f"/{report.to}")]
+            dated = report.at + DAY <= self.latest and any(c.replied_at >= report.at for c in known)
             self.must(
                 report.event_id in self.heard
+                or dated  # its message counts no more, and that they answered was known
                 or task.process.skew
                 or not isinstance(report.to, str),
                 f"{report.to} replied, unheard",
@@ -742,6 +744,12 @@ class Ledger:
 def is_stop(report: Report) -> bool:
     """Whether it is a reply that asks to be left alone."""
     return isinstance(report, Replied) and (report.text or "").strip() == "STOP"
+
+
+def _returns(report: Report) -> TypeGuard[OptedIn | Replied]:
+    """Whether it says that one person wants messages."""
+    back = isinstance(report, OptedIn | Replied) and isinstance(report.to, str)
+    return back and not is_stop(report)
 
 
 def wants_none(report: Report) -> bool:
