@@ -1,4 +1,4 @@
-"""The benchmarks run. What they measure is reported, never asserted."""
+"""The benchmarks run: `--self-check`, which `.ci/run` calls, runs each. What they measure is reported, never asserted."""
 
 import json
 import subprocess
@@ -14,13 +14,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
-
-
-def test_the_self_check_passes():
-    """Every benchmark gives figures that make sense, also where a rival is not installed."""
-    done = run("--self-check")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("benchmarks: self-check ok")
 
 
 def test_a_run_as_json_says_where_it_ran_and_what_it_found():
