@@ -85,8 +85,7 @@ class Fleet:
         """What went out while the store was away, and is yet to be charged."""
         self.out_since: float | None = None
         """Since when the store fails."""
-        self.moment = -float("inf")
-        """When it was decided last."""
+        self.moment = -float("inf")  # of the latest decision
         self.told: dict[str, Any] = {}
         """How the lines stood when they were last looked through for news, and when that was."""
         self.told_at = -float("inf")

@@ -289,11 +289,11 @@ def test_a_reservation_that_is_written_after_the_step_counts_from_then_on(clock)
     class Slow(MemoryStore):
         meanwhile: Callable[[], object] | None = None
 
-        def swap(self, writes, *, seen={}):
+        def swap(self, writes, **more):
             meanwhile, self.meanwhile = self.meanwhile, None
             if meanwhile is not None:
                 meanwhile()
-            return super().swap(writes, seen=seen)
+            return super().swap(writes, **more)
 
     def step() -> None:
         clock.advance(-2 * DAY)
