@@ -9,6 +9,6 @@ message the promises of `ledger` hold; in the end, with the faults over, whoever
 
 - `story`: what happens; `ending`: how it ends well
 - `deployment`: the routers, the store, the calls under way; `provider`: the other side; `policies`: by what is decided
-- `ledger`: what was promised, with `lines` and `observed` for what it knows of a line
+- `ledger`: what was promised, with `written` for what is on record, `lines` and `observed` for what it knows of a line
 - `telling`: a seed's story told, and shortened; `command`: many of them
 """

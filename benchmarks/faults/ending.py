@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from benchmarks.faults.deployment import REFUSALS, Faults, Process, World
-from benchmarks.faults.ledger import Violation
+from benchmarks.faults.written import Violation
 from linepicker import Blocked, ChatHealthChanged, LineChanged, OptedIn, Replied
 from linepicker import _upkeep as upkeep
 from linepicker._polls import refresh_now

@@ -10,11 +10,11 @@ import attrs
 
 from benchmarks.faults.deployment import REFUSALS, Faults, Process, Task, World
 from benchmarks.faults.ending import end_well
-from benchmarks.faults.ledger import UNDONE
 from benchmarks.faults.lines import DAY
 from benchmarks.faults.policies import policy_of
 from benchmarks.faults.provider import MODES
 from benchmarks.faults.purpose import purpose
+from benchmarks.faults.written import UNDONE
 from linepicker import (
     ChatHealthChanged,
     LineAssigned,

@@ -10,8 +10,8 @@ from typing import Final
 
 import attrs
 
-from benchmarks.faults.ledger import Violation
 from benchmarks.faults.story import KINDS, Step, Story
+from benchmarks.faults.written import Violation
 
 STEPS: Final = 950
 
