@@ -75,7 +75,10 @@ def carry_on(
         return None
     if who.block_key is not None and not who.block_seen:
         return None  # nobody asked yet whether they want messages
-    if fleet.out_since is None or now - fleet.out_since > policy.store_outage:
+    if fleet.out_since is None:
+        return None
+    fleet.out_since = min(fleet.out_since, now)  # the clock may have stepped back since
+    if now - fleet.out_since > policy.store_outage:
         return None
     if fleet.polled_at is None or len(fleet.debts) >= DEBTS_AT_MOST:
         return None

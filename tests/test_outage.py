@@ -147,6 +147,18 @@ def test_it_ends_after_a_while():
     assert router.reserve(ANN).number == A
 
 
+def test_a_clock_that_steps_back_makes_it_no_longer():
+    """It counts from the step on, and not from a time that is yet to come."""
+    router, store, clock = world(store_outage=100.0)
+    store.away = True
+    router.reserve(ANN).settle("SENT")
+    clock.advance(-86400)
+    router.reserve(ANN).settle("SENT")
+    clock.advance(101)
+    with pytest.raises(StoreError):
+        router.reserve(ANN)
+
+
 @pytest.mark.parametrize("what", ["key", "critical", "stranger", "moved"])
 def test_what_needs_the_store_waits_for_it(what):
     """Keys, people of a line that may not send, and people this process never met: StoreError."""
