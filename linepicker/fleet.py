@@ -209,18 +209,16 @@ class Fleet:
     # Polls
 
     def poll_due(self, now: float) -> bool:
-        """Whether the snapshot is older than the policy's ttl (or from the future) and may be fetched again."""
-        if self.polled_at is None:
-            return now >= self.next_try
-        if self.static:
+        """Whether the snapshot is older than the policy's ttl (or from the future) and may be fetched again: not before
+        `next_try`, but where only a clock that stepped back can explain that."""
+        if self.static and self.polled_at is not None:
             return False
-        if self.hurry:
-            return now >= self.next_try
+        if now < self.next_try <= now + self.policy.health.max_age_hard:
+            return False
+        if self.polled_at is None or self.hurry:
+            return True
         latest = max(self.polled_at, self.tried_at)
-        old = now - latest > self.policy.health.ttl or latest - now > 1.0
-        return old and (
-            now >= self.next_try or self.next_try - now > self.policy.health.max_age_hard
-        )
+        return now - latest > self.policy.health.ttl or latest - now > 1.0
 
     def poll_failed(self, error: SourceError, now: float, dice: float) -> None:
         """Keep the last good snapshot, and wait before asking again: longer each time, as long as the provider says."""

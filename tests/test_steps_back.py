@@ -24,6 +24,8 @@ from linepicker import (
     Replied,
     Reservation,
     Router,
+    SourceError,
+    StaleHealth,
 )
 from linepicker.model import ChatHealth, ChatHealthChanged
 from linepicker.stores.memory import MemoryStore
@@ -307,6 +309,26 @@ def test_a_reservation_that_is_written_after_the_step_counts_from_then_on(clock)
     with pytest.raises(NoLine) as caught:
         router.reserve(BOB)
     assert caught.value.retry_at == clock.now() + DAY
+
+
+def test_a_list_that_could_not_be_read_is_asked_for_again(clock):
+    """Not only when the time comes again at which it was to be: by then nobody could have been written to for a day."""
+    failing = [True]
+
+    class Source:
+        def fetch(self):
+            if failing:
+                raise SourceError("the token is wrong", fatal=True)
+            return [Line(A)]
+
+    router = Router(Source(), policy=Policy.from_dict(RULES), clock=clock)
+    with pytest.raises(StaleHealth):
+        router.reserve(ANN)
+    failing.clear()
+    with pytest.raises(StaleHealth):
+        router.reserve(ANN)
+    clock.advance(-DAY)
+    assert router.reserve(ANN).number == A
 
 
 def test_an_opt_out_outlasts_every_step(router, clock):
