@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from linepicker import _record as records
-from linepicker._asks import Flow, Made, Swap
+from linepicker._asks import Flow, Made, Say, Swap
 from linepicker._charge import give_back
 from linepicker._contact import Contact
 from linepicker._failing import after_probe
@@ -188,6 +188,12 @@ def flush(fleet: Fleet, now: float) -> Flow[None]:
         except BaseException:  # torn away: the next call writes it
             fleet.late.appendleft((made, verdict))
             raise
+    lost, fleet.lost = fleet.lost, 0
+    if lost:
+        yield Say(
+            f"the store was away for so long that what became of {lost} messages was forgotten: their charges stand",
+            event="store",
+        )
 
 
 def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[None]:

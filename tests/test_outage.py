@@ -159,6 +159,19 @@ def test_a_clock_that_steps_back_makes_it_no_longer():
         router.reserve(ANN)
 
 
+def test_outcomes_that_could_not_all_be_kept_are_told_of(monkeypatch, caplog):
+    """Once, when the store is back, and how many they were."""
+    monkeypatch.setattr("linepicker.fleet.LATE_AT_MOST", 2)
+    router, store, _ = world()
+    store.away = True
+    for n in range(5):
+        router.reserve(ANN).settle("SENT", message_id=f"m{n}")
+    store.away = False
+    router.lines()
+    router.lines()
+    assert caplog.text.count("what became of 3 messages was forgotten") == 1
+
+
 @pytest.mark.parametrize("what", ["key", "critical", "stranger", "moved"])
 def test_what_needs_the_store_waits_for_it(what):
     """Keys, people of a line that may not send, and people this process never met: StoreError."""
