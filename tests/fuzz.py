@@ -9,6 +9,7 @@ something are printed, and belong among the examples of test_fuzz.py. Exits with
 from __future__ import annotations
 
 import argparse
+import base64
 import logging
 import subprocess
 import sys
@@ -25,7 +26,9 @@ def run(target: str, seconds: int, corpus: Path) -> None:
     logging.disable()
     folder = corpus / target
     folder.mkdir(parents=True, exist_ok=True)
-    for n, seed in enumerate(TARGETS[target].seeds):
+    kept = Path(__file__).with_name("corpus") / f"{target}.txt"
+    reached = map(base64.b64decode, kept.read_text().splitlines())
+    for n, seed in enumerate([*TARGETS[target].seeds, *reached]):
         (folder / f"seed-{n}").write_bytes(seed)
     flags = [
         f"-max_total_time={seconds}",

@@ -574,12 +574,7 @@ def burst(port, bodies, *, connections=16):
 
 @pytest.mark.parametrize(
     ("door", "store"),
-    [
-        (Router, "memory://"),
-        (AsyncRouter, "memory://"),
-        (Router, "sqlite:///{}?synchronous=normal"),
-        (AsyncRouter, "sqlite:///{}?synchronous=normal"),
-    ],
+    [(AsyncRouter, "memory://"), (Router, "sqlite:///{}?synchronous=normal")],
 )
 def test_of_ten_thousand_at_once_none_is_lost(door, store, tmp_path):
     """Ten thousand replies over sixteen connections, a tenth of them twice, are each in the store once; and so is what
