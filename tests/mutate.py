@@ -5,8 +5,7 @@
 A mutant is the room with one operator, number, comparison or branch changed. It is tried in a copy of the checkout: of the
 tests named for the room those that come to the changed statement run, the shortest first, until one fails. A mutant with which
 one fails, or all take much longer than without a fault, is killed.
-Survivors are printed as differences: each is a test that is missing, or changes nothing that anybody could notice. The latter
-stand in `equivalents.py`, with the reason, once they are known, and do not count.
+Survivors are printed as differences: each is a test that is missing, or changes nothing that anybody could notice.
 
 Needs `pip install cosmic-ray`, and runs where there is `fork`. Left out: annotations, which nothing executes here, docstrings,
 and assertions, which are for type checkers.
@@ -38,7 +37,6 @@ from typing import Any, Final
 
 import attrs
 import pytest
-from equivalents import EQUAL
 
 ROOT: Final = Path(__file__).parents[1]
 BASE: Final = (
@@ -122,7 +120,7 @@ class Mutant:
 
 @attrs.frozen
 class Tried:
-    """What the tests said of a mutant. `fate`: "killed", "late", "survived", or "equal", which is not asked."""
+    """What the tests said of a mutant. `fate`: "killed", "late" or "survived"."""
 
     mutant: Mutant
     fate: str
@@ -331,8 +329,6 @@ def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
     copies.put(folder)
 
     def tried(mutant: Mutant) -> Tried:
-        if _equal(mutant, source):
-            return Tried(mutant, "equal")
         folder = copies.get()
         try:
             _path(folder, room).write_text(mutant.code)
@@ -345,48 +341,31 @@ def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
             _path(folder, room).write_text(source)
             copies.put(folder)
 
-    survived, late, equal = [], 0, 0
+    survived, late = [], 0
     with ThreadPoolExecutor(given.processes) as pool:
         for n, each in enumerate(pool.map(tried, chosen), 1):
             late += each.fate == "late"
-            equal += each.fate == "equal"
             if each.fate == "survived":
                 survived.append(each.mutant)
                 _say(_shown(each.mutant, source))
             if n % 50 == 0:
-                _say(f"{room}: {n} of {len(chosen)}, {len(survived)} survived, {equal} are equal")
-    killed = len(chosen) - len(survived) - equal
-    share = killed / max(1, len(chosen) - equal)
+                _say(f"{room}: {n} of {len(chosen)}, {len(survived)} survived")
+    killed = len(chosen) - len(survived)
+    share = killed / max(1, len(chosen))
     _say(
-        f"{room}: {killed} of {len(chosen)} killed, {late} of them by taking too long, {equal} are known to be equal: "
-        f"{share:.1%} of the others; there are {len(some)}"
+        f"{room}: {killed} of {len(chosen)} killed ({share:.1%}), {late} of them by taking too long; of {len(some)}"
     )
     return 0
-
-
-def _equal(mutant: Mutant, source: str) -> bool:
-    was, now = _changed(mutant, source)
-    return any((each.room, each.was, each.now) == (mutant.room, was, now) for each in EQUAL)
 
 
 def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201  a command prints
 
 
-def _changed(mutant: Mutant, source: str) -> tuple[str, str]:
-    lines = difflib.unified_diff(source.splitlines(), mutant.code.splitlines(), lineterm="", n=0)
-    changed = [line for line in lines if line[:3] not in {"+++", "---"}]
-    was, now = ([line[1:].strip() for line in changed if line[0] == mark] for mark in "-+")
-    return "\n".join(was), "\n".join(now)
-
-
 def _shown(mutant: Mutant, source: str) -> str:
-    was, now = _changed(mutant, source)
-    lines = [
-        *(f"    -{line}" for line in was.splitlines()),
-        *(f"    +{line}" for line in now.splitlines()),
-    ]
-    return f"{mutant.room}:{mutant.line}\n" + "\n".join(lines)
+    lines = difflib.unified_diff(source.splitlines(), mutant.code.splitlines(), lineterm="", n=0)
+    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in {"+++", "---"}]
+    return f"{mutant.room}:{mutant.line}\n" + "\n".join(f"    {line}" for line in changed)
 
 
 if __name__ == "__main__":
