@@ -689,15 +689,15 @@ def test_a_delivery_says_what_was_sent(fake: FakeLinq, receiver: Receiver) -> No
     assert secret not in repr(fake.webhooks.subscriptions)
 
 
-def test_ten_thousand_events_all_arrive_once_and_in_order(
+def test_thousands_of_events_all_arrive_once_and_in_order(
     fake: FakeLinq, receiver: Receiver
 ) -> None:
     """Eight at once; those of one chat one after another, in the order things happened in."""
     fake.subscribe(receiver.url, ["message.received"])
-    for n in range(10_000):
+    for n in range(2100):
         fake.receive(fake.numbers[n % 3], f"+1415555{n % 100:04d}", str(n))
     fake.flush(timeout=120.0)
-    assert len(receiver.got) == 10_000
+    assert len(receiver.got) == 2100
     last: dict[str, int] = {}
     for event in receiver.events:
         data = event["data"]

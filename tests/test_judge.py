@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 JUDGE = Path(__file__).with_name("judge.py")
-RESERVES = int(os.environ.get("LINEPICKER_RESERVES", "20000"))
+RESERVES = int(os.environ.get("LINEPICKER_RESERVES", "10000"))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

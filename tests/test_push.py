@@ -738,7 +738,7 @@ def endpoint(fake: FakeLinq, url: str, policy: Policy, directory: Path) -> Itera
 
 
 def test_of_a_burst_none_is_lost(tmp_path):
-    """Ten thousand webhooks at once, of messages, receipts and replies: each line's counts are exactly the provider's."""
+    """Thousands of webhooks at once, of messages, receipts and replies: each line's counts are exactly the provider's."""
     clock = ManualClock(float(int(time.time())))  # as in the endpoint
     free = {"new_per_day": "off", "new_per_hour": "off", "messages_per_day": "off"}
     policy = Policy.from_dict({**UNHURRIED, "limits": free, "failures": {"mode": "shadow"}})
@@ -756,14 +756,14 @@ def test_of_a_burst_none_is_lost(tmp_path):
         fake.everyone(Person(receives=0.9, reads=0.8, answers=0.7))
         fake.fail_line(fake.numbers[0], 0.5, code=3007)
         messenger = LinqMessenger(client, router)
-        for i in range(1000):
+        for i in range(250):
             messenger.send(f"+1415{i:07d}", "Hello", line=fake.numbers[i % 8])
-        for i in range(5100):
+        for i in range(1300):
             fake.receive(fake.numbers[i % 8], f"+1416{i % 904:07d}", "Hello?")
         clock.advance(1)
         fake.flush(timeout=120)
         deliveries = fake.deliveries
-        assert len(deliveries) > 10_000
+        assert len(deliveries) > 2500
         assert {delivery.status for delivery in deliveries} == {204}
         wanted: dict[str, Counter[str]] = {number: Counter() for number in fake.numbers}
         lines = {sent.chat_id: sent.number for sent in fake.sent}

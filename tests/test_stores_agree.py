@@ -234,7 +234,7 @@ def test_memory_and_sqlite_agree(tmp_path):
     """No sequence of calls tells memory from SQLite."""
     agree(
         lambda name, clock: SqliteStore(tmp_path / name, durable=False, time=clock.now),
-        examples=150,
+        examples=100,
     )
 
 
@@ -244,8 +244,8 @@ def test_memory_and_postgresql_agree(postgres):
     def made(name: str, clock: ManualClock) -> PostgresStore:
         return PostgresStore(postgres.url(), namespace=name, time=clock.now)
 
-    agree(made, examples=60)
-    agree(lambda name, clock: Awaited(AsyncPostgresStore(made(name, clock))), examples=30)
+    agree(made, examples=40)
+    agree(lambda name, clock: Awaited(AsyncPostgresStore(made(name, clock))), examples=20)
 
 
 @pytest.mark.parametrize("name", ["redis6", "valkey"])
@@ -261,5 +261,5 @@ def test_memory_and_redis_agree(name, request):
         handle = stores.open(server.url(namespace=f"coroutines-{name}"))
         return Hurried(Awaited(handle.astore()), server, f"coroutines-{name}", clock)
 
-    agree(threads, examples=50)
-    agree(coroutines, examples=25)
+    agree(threads, examples=33)
+    agree(coroutines, examples=17)
