@@ -5,7 +5,8 @@
 A mutant is the room with one operator, number, comparison or branch changed. It is tried in a copy of the checkout: of the
 tests named for the room those that come to the changed statement run, the shortest first, until one fails. A mutant with which
 one fails, or all take much longer than without a fault, is killed.
-Survivors are printed as differences: each is a test that is missing, or changes nothing that anybody could notice.
+Survivors are printed as differences: each is a test that is missing, or changes nothing that anybody could notice. Those of
+which `tests/equivalents.py` says why are counted as justified, without being tried.
 
 Needs `pip install cosmic-ray`, and runs where there is `fork`. Left out: annotations, which nothing executes here, docstrings,
 and assertions, which are for type checkers.
@@ -37,6 +38,7 @@ from typing import Any, Final
 
 import attrs
 import pytest
+from equivalents import EQUAL
 
 ROOT: Final = Path(__file__).parents[1]
 BASE: Final = (
@@ -120,7 +122,7 @@ class Mutant:
 
 @attrs.frozen
 class Tried:
-    """What the tests said of a mutant. `fate`: "killed", "late" or "survived"."""
+    """What the tests said of a mutant. `fate`: "killed", "late", "survived", or "justified", which was not tried."""
 
     mutant: Mutant
     fate: str
@@ -329,6 +331,8 @@ def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
     copies.put(folder)
 
     def tried(mutant: Mutant) -> Tried:
+        if _justified(mutant, source):
+            return Tried(mutant, "justified")
         folder = copies.get()
         try:
             _path(folder, room).write_text(mutant.code)
@@ -341,19 +345,21 @@ def _told(room: str, given: argparse.Namespace, copies: Queue[Path]) -> int:
             _path(folder, room).write_text(source)
             copies.put(folder)
 
-    survived, late = [], 0
+    survived, late, justified = [], 0, 0
     with ThreadPoolExecutor(given.processes) as pool:
         for n, each in enumerate(pool.map(tried, chosen), 1):
             late += each.fate == "late"
+            justified += each.fate == "justified"
             if each.fate == "survived":
                 survived.append(each.mutant)
                 _say(_shown(each.mutant, source))
             if n % 50 == 0:
                 _say(f"{room}: {n} of {len(chosen)}, {len(survived)} survived")
-    killed = len(chosen) - len(survived)
+    killed = len(chosen) - len(survived) - justified
     share = killed / max(1, len(chosen))
     _say(
-        f"{room}: {killed} of {len(chosen)} killed ({share:.1%}), {late} of them by taking too long; of {len(some)}"
+        f"{room}: {killed} of {len(chosen)} killed ({share:.1%}), {late} of them by taking too long; {justified} justified, "
+        f"{len(survived)} survived; of {len(some)}"
     )
     return 0
 
@@ -362,9 +368,29 @@ def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201  a command prints
 
 
-def _shown(mutant: Mutant, source: str) -> str:
+def _justified(mutant: Mutant, source: str) -> bool:
+    """Whether the table says why nobody can notice it."""
+    changed = [_bare(line) for line in _changed(mutant, source)]
+    return any(
+        changed == [_bare(f"-{each.line}"), _bare(f"+{instead}")]
+        for each in EQUAL
+        if each.room == mutant.room
+        for instead in each.instead
+    )
+
+
+def _bare(line: str) -> str:
+    """A line of code without what is no code."""
+    return "".join(line.partition("  #")[0].split())
+
+
+def _changed(mutant: Mutant, source: str) -> list[str]:
     lines = difflib.unified_diff(source.splitlines(), mutant.code.splitlines(), lineterm="", n=0)
-    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in {"+++", "---"}]
+    return [line for line in lines if line[:1] in "+-" and line[:3] not in {"+++", "---"}]
+
+
+def _shown(mutant: Mutant, source: str) -> str:
+    changed = _changed(mutant, source)
     return f"{mutant.room}:{mutant.line}\n" + "\n".join(f"    {line}" for line in changed)
 
 

@@ -583,6 +583,25 @@ def test_memory_of_a_parent_is_refused_in_its_child():
     assert printed.splitlines() == ["refused: True", "unused: True", "parent: b'1'"]
 
 
+def test_memory_knows_its_process_by_any_id(monkeypatch):
+    """In a container the process is often number 1: there too a store is its own alone, and closed once it is closed."""
+    monkeypatch.setattr("linepicker.stores.memory.process", lambda: 1)
+    mine, closed = MemoryStore(), MemoryStore()
+    assert mine.swap([Write("a", 0, b"1")]).applied
+    closed.close()
+    with pytest.raises(StoreError, match="closed"):
+        closed.read(["a"])
+    monkeypatch.setattr("linepicker.stores.memory.process", lambda: 2)
+    with pytest.raises(StoreError, match="fork"):
+        mine.read(["a"])
+
+
+def test_both_doors_of_memory_like_to_be_written_to_alike():
+    """What one takes unpacked, and is not told, the other is written as well."""
+    assert AsyncMemoryStore.packs is MemoryStore.packs is True
+    assert AsyncMemoryStore.wants_seen is MemoryStore.wants_seen is False
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_fork_that_python_is_not_told_of_is_seen_under_uwsgi(told):
     """Workers of uWSGI are forked so: there each call asks the system which process it is. Else Python's own forks are seen."""
