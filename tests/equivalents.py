@@ -20,7 +20,7 @@ class Equal:
     why: str
 
 
-_REBUILT: Final = "when the heap is rebuilt decides how long it gets, and a test holds it below the bound; what is in it stays the same"
+_REBUILT: Final = "when the heap is rebuilt decides how long it gets (a test holds it below the bound), not what is in it"
 
 EQUAL: Final = (
     Equal(
