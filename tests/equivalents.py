@@ -66,4 +66,18 @@ EQUAL: Final = (
         ("counter += 2",),
         "versions have to grow, by however much",
     ),
+    Equal(
+        "_ranking",
+        "if len(self._due) > 8 * len(self._until) + 64:",
+        (
+            "if not len(self._due) > 8 * len(self._until) + 64:",
+            "if len(self._due) <= 8 * len(self._until) + 64:",
+            "if len(self._due) > 8 * len(self._until) - 64:",
+            "if len(self._due) >= 8 * len(self._until) + 64:",
+            "if len(self._due) > 8 / len(self._until) + 64:",
+            "if len(self._due) > 8 * len(self._until) + 63:",
+            "if len(self._due) > 7 * len(self._until) + 64:",
+        ),
+        _REBUILT,
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import Counter
 from hashlib import blake2b
@@ -19,6 +20,7 @@ NUMBERS = [f"+1212555{n:04d}" for n in range(40)]
 KEYS = st.tuples(st.sampled_from([0.0, -5.0, -60.0]), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
 CHANGES = st.lists(st.tuples(st.sampled_from(NUMBERS), st.none() | KEYS), max_size=80)
 SALTS = st.integers(0, 2**32 - 1)
+BITS = [1 << n for n in range(32)]
 
 
 def grown(changes) -> tuple[Order, dict]:
@@ -117,6 +119,37 @@ def test_ties_are_settled_as_ever():
     assert blake2b(told, digest_size=8).hexdigest() == "8bfc11b817fabf6c"
 
 
+# Hashes that a test chooses
+
+
+@pytest.fixture
+def as_named(monkeypatch):
+    """A number's hash is the number."""
+    monkeypatch.setattr("linepicker._ranking._hash", int)
+
+
+def test_nearly_equal_hashes_leave_no_trace_of_what_came_first(as_named):
+    """Whichever order sixteen that differ in four bits come in, they lie where they belong."""
+    names, dice = [str(n) for n in range(16)], random.Random(0)
+    wanted = [list(grown([(name, (0.0, 1.0)) for name in names])[0].walk(salt)) for salt in BITS]
+    for _ in range(60):
+        dice.shuffle(names)
+        order, _ = grown([(name, (0.0, 1.0)) for name in names])
+        assert [list(order.walk(salt)) for salt in BITS] == wanted
+        for name in names[:8]:
+            order.remove(name)
+            order.put(name, (0.0, 1.0))
+        assert [list(order.walk(salt)) for salt in BITS] == wanted
+
+
+@pytest.mark.parametrize("size", range(1, 65))
+def test_at_each_depth_another_bit_of_the_salt_chooses(as_named, size):
+    """All 32 in turn, from the lowest on: where 64-bit hashes part in their first bit, the salt's bit 0 does."""
+    order, _ = grown([("0", (0.0, 1.0)), (str(1 << size - 1), (0.0, 1.0))])
+    one = order.first_two(0)[0]
+    assert [bit for bit in BITS if order.first_two(bit)[0] != one] == [1 << (64 - size) % 32]
+
+
 # Tiers, areas, and when to look again
 
 
@@ -195,7 +228,7 @@ def test_moments_that_were_overtaken_are_not_kept(moments):
     for number, until in moments:
         found.exclude(number, until)
         last[number] = until
-    assert len(found._due) <= 8 * len(last) + 65
+    assert len(found._due) <= 8 * len(last) + 64
     told = []
     while found.next_due < float("inf"):
         moment = found.next_due
@@ -204,6 +237,15 @@ def test_moments_that_were_overtaken_are_not_kept(moments):
         ((until, number) for number, until in last.items()), key=lambda each: each[1]
     )
     assert all(one[0] <= other[0] for one, other in pairwise(told))
+
+
+def test_a_line_that_is_ranked_anew_all_the_time_has_few_moments():
+    """Never more than eight a line, and 64."""
+    found = Ranking(1, areas=False)
+    for n in range(500):
+        found.exclude("a", 1000.0 + n)
+        assert len(found._due) <= 8 + 64
+    assert found.due(2000.0) == ["a"]
 
 
 # What is interrupted
