@@ -324,7 +324,7 @@ def _seldom(raw: bytes, format_number: int, tail: bytes) -> Seldom:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16_384)  # the lines of a long fleet
 def _plain(number: str) -> bytes:
     """The end of the record of most recipients of a line."""
     return PLAIN.behind(number)
