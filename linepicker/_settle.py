@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from linepicker import _record as records
-from linepicker._asks import Flow, Made, Say, Swap
+from linepicker._asks import Flow, Made, Now, Say, Swap
 from linepicker._charge import give_back
 from linepicker._contact import Contact
 from linepicker._failing import after_probe
@@ -44,6 +44,8 @@ def settle(
     if not (undone or learned or limited or made.on_probation or made.key):
         yield from _linked(fleet, links)
         return
+    if fleet.overtaken(now):
+        now = yield Now()
     ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
     keys = [made.who.contact_key, made.who.block_key, ticket_key, spending_key, standing_key]
     expires = {key: at for key, (_, at) in links.items()}

@@ -105,6 +105,24 @@ def test_who_is_refused_again_and_again_lets_others_go_first_for_ever_longer(wor
     assert store.asked == told
 
 
+@pytest.mark.parametrize("early", ["reserve", "settle"])
+def test_a_call_that_slept_since_it_read_the_clock_looks_at_it_again(world, early):
+    """The host slept for an hour in the middle of a call, and another one was quicker to write a refusal then: that is nothing
+    of a time to come, and the line stays out. A settlement that slept so ends no earlier refusal either."""
+    router = world.router()
+    first, second = router.reserve(ANN, line=A), router.reserve(BOB, line=A)
+    now, stale = world.clock.now, []
+    world.clock.now = lambda: stale.pop() if stale else now()
+    world.clock.advance(3600)
+    first.settle("LINE_REFUSED", retry_after=1800)
+    stale.append(NOW)
+    if early == "settle":
+        second.settle("LINE_REFUSED", retry_after=1)
+    with pytest.raises(Held, match="ineligible"):
+        router.reserve(CAT, line=A)
+    assert router.lines()[0].standing == "ineligible"
+
+
 def test_who_is_held_for_want_of_another_line_is_not_when_that_has_room_again(world):
     """Before somebody is held, all lines they could move to are read anew: another process gave back what filled one."""
     one, two = (world.router(limits={"new_per_day": 1}) for _ in range(2))

@@ -474,7 +474,9 @@ class Written:
                 out and (dated or book.standing.probation),
                 f"{number} refused, and nobody will know",
             )
-            if now <= self.host + NEAR:  # else it began before the clock stepped back, and is over
+            # Else it began before the clock stepped back, and is over; or says what stood there to the microsecond, which
+            # whoever took it for over at a step back does not hear again.
+            if now <= self.host + NEAR and f"line/{number}/standing" in changes:
                 book.refused_until = max(book.refused_until, now + wait)
             book.probation = book.probation or not dated
         elif outcome is Outcome.SENT and f"line/{number}/standing" in changes:
