@@ -176,7 +176,7 @@ BUGS = (
         "_check.py",
         "    code = block.code if block and not made.override_optout else None\n",
         "    code = None\n",
-        1,
+        2,
     ),
     Bug("a poll keeps its lease", "_small.py", "            lease_until=0.0,\n", ""),
     Bug(
