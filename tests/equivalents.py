@@ -22,6 +22,8 @@ class Equal:
 
 _REBUILT: Final = "when the heap is rebuilt decides how long it gets (a test holds it below the bound), not what is in it"
 
+_TASTE: Final = "how many go at once is a matter of taste"
+
 EQUAL: Final = (
     Equal(
         "stores/memory",
@@ -79,5 +81,89 @@ EQUAL: Final = (
             "if len(self._due) > 7 * len(self._until) + 64:",
         ),
         _REBUILT,
+    ),
+    Equal(
+        "stores/sqlite",
+        "_KEYS_AT_ONCE: Final = 500",
+        ("_KEYS_AT_ONCE: Final = 499", "_KEYS_AT_ONCE: Final = 501"),
+        "any number up to what a statement takes will do",
+    ),
+    Equal(
+        "stores/sqlite",
+        "_SWAPS_AT_ONCE: Final = 64",
+        ("_SWAPS_AT_ONCE: Final = 63", "_SWAPS_AT_ONCE: Final = 65"),
+        _TASTE,
+    ),
+    Equal(
+        "stores/sqlite",
+        "_PAGE: Final = 500",
+        ("_PAGE: Final = 499", "_PAGE: Final = 501"),
+        _TASTE,
+    ),
+    Equal(
+        "stores/sqlite",
+        "(value, expires_at, None) if short is None else (short, expires_at, 1)",
+        ("(value, expires_at, None) if short is None else (short, expires_at, 2)",),
+        "what is looked at is whether it is 0 or NULL",
+    ),
+    Equal(
+        "stores/sqlite",
+        "for answer, swap in zip(answers, swaps, strict=True)",
+        ("for answer, swap in zip(answers, swaps, strict=False)",),
+        "there is one answer to each swap",
+    ),
+    Equal(
+        "stores/sqlite",
+        "if counter > before:",
+        ("if counter >= before:",),
+        "then the counter is set to what it is, and no row is put",
+    ),
+    Equal(
+        "stores/sqlite",
+        "if counter > before or gone:",
+        ("if counter >= before or gone:",),
+        "then a transaction that wrote nothing is committed, and not rolled back",
+    ),
+    Equal(
+        "stores/postgres",
+        "_PAGE: Final = 500",
+        ("_PAGE: Final = 499", "_PAGE: Final = 501"),
+        _TASTE,
+    ),
+    Equal(
+        "stores/postgres",
+        "for attempt in count(1):",
+        ("for attempt in count(0):",),
+        "then what the server undid may be made once more",
+    ),
+    Equal(
+        "stores/postgres",
+        "for key, counter in zip(keys or (), counters or (), strict=True):",
+        ("for key, counter in zip(keys or (), counters or (), strict=False):",),
+        "the server tells one counter for each key",
+    ),
+    Equal(
+        "stores/postgres",
+        "for key, counter, value in zip(keys, counters, values, strict=True)",
+        ("for key, counter, value in zip(keys, counters, values, strict=False)",),
+        "the server tells one counter and one value for each key",
+    ),
+    Equal(
+        "stores/postgres",
+        "self.database.known = max(self.database.known, *counters or (0,))",
+        ("self.database.known = max(self.database.known, *counters or (-1,))",),
+        "counters begin above 0",
+    ),
+    Equal(
+        "stores/postgres",
+        "return -1 if version else 0",
+        ("return -2 if version else 0",),
+        "no counter is negative",
+    ),
+    Equal(
+        "stores/postgres",
+        "@attrs.frozen(eq=False)",
+        ("@attrs.frozen(eq=True)",),
+        "nobody compares two of them",
     ),
 )

@@ -25,7 +25,7 @@ from servers import POSTGRES_SOCKET, Proxy
 from linepicker import AsyncRouter, Line, Policy, Router, stores
 from linepicker.errors import NoLine, StoreError
 from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Record, Write
-from linepicker.stores.postgres import PostgresStore
+from linepicker.stores.postgres import PostgresStore, may_repeat
 
 LINES = [Line("+12025550100"), Line("+12025550101")]
 BUSY = Policy.from_dict(
@@ -862,6 +862,48 @@ def test_a_scan_skips_nothing_where_its_pages_meet(store):
     put(store, **dict.fromkeys(keys, b""))
     assert [key for key, _ in store.scan("")] == sorted(keys)
     assert [key for key, _ in store.scan("k:")] == sorted(keys - {"!"})
+
+
+@pytest.mark.parametrize(
+    ("prefix", "upper"),
+    [
+        ("to/", "to0"),
+        ("a\ud7ff", "a\ue000"),
+        ("a\ud7fe", "a\ud7ff"),
+        ("a\uffff", "a\U00010000"),
+        ("ab\U0010ffff\U0010ffff", "ac"),
+        ("\U0010ffff", ""),
+        ("", ""),
+    ],
+)
+def test_a_scan_ends_before_the_first_key_that_has_not_the_prefix(prefix, upper):
+    """No character follows the last one, and what would lie among the surrogates is the first one behind them."""
+    store = PostgresStore("postgresql://host/name")
+    _, parameters = store.words.scan(prefix, "from")
+    assert parameters[-4:-1] == ("from", "lp" if upper else "lp\1", upper)
+    store.close()
+
+
+def test_a_call_is_made_again_where_it_can_not_count_twice():
+    """A read that was lost once; anything that the server undid, twice."""
+    undone, lost = psycopg.errors.SerializationFailure(), psycopg.OperationalError()
+    again = {
+        (attempt, writing): (
+            may_repeat(undone, attempt, lost=False, writing=writing),
+            may_repeat(lost, attempt, lost=True, writing=writing),
+            may_repeat(lost, attempt, lost=False, writing=writing),
+        )
+        for attempt in (1, 2, 3)
+        for writing in (False, True)
+    }
+    assert again == {
+        (1, False): (True, True, False),
+        (1, True): (True, False, False),
+        (2, False): (True, False, False),
+        (2, True): (True, False, False),
+        (3, False): (False, False, False),
+        (3, True): (False, False, False),
+    }
 
 
 def test_namespaces_share_a_table_and_nothing_else(open_store):

@@ -23,6 +23,7 @@ import trustme
 from linepicker import AsyncRouter, Line, Router, stores
 from linepicker.errors import StoreError
 from linepicker.stores import ABSENT, COUNTER_BITS, SAME, Record, Write
+from linepicker.stores.redis import RedisStore
 from linepicker.testing import check_async_store, check_store
 
 NAMES = count()
@@ -679,8 +680,14 @@ def test_tls_is_spoken_and_checked(either, name, tmp_path):
         ("redis://host:port", "host:port|can't be read"),
         ("redis://host?durable=1.5", "durable must be a number"),
         ("redis://host?durable=-1", "0 to 86400"),
+        ("redis://host?durable_timeout=-0.5", "0 to 86400"),
+        ("redis://host?durable_timeout=86400.5", "0 to 86400"),
         ("redis://host?durable=1&durable_timeout=5", "less than socket_timeout"),
+        ("redis://host?durable=1&durable_timeout=2&socket_timeout=1.5", "less than socket_timeout"),
         ("redis://host?max_connections=0", "1 or more"),
+        ("redis://host?max_connections=1.5", "max_connections must be a number"),
+        ("redis://:6379", "host:port"),
+        ("redis://[::1]:", "host:port"),
         ("redis://host?socket_timeout=soon", "socket_timeout can't be read"),
         ("redis://host?db=first", "db can't be read"),
         ("redis://host?colour=red", "no 'colour'"),
@@ -692,6 +699,44 @@ def test_a_wrong_redis_url_is_refused_with_what_to_write(url, says):
     """A URL that names no Redis is a StoreError at once, before anything is connected to."""
     with pytest.raises(StoreError, match=says):
         stores.open(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("redis://host", [("host", 6379)]),
+        ("redis://me:secret@host:7000/2", [("host", 7000)]),
+        ("redis://[::1]", [("::1", 6379)]),
+        ("redis://[::1]:7000", [("::1", 7000)]),
+        ("redis+cluster://one,two:7000", [("one", 6379), ("two", 7000)]),
+        ("redis+sentinel://one,two:7000/name", [("one", 26379), ("two", 7000)]),
+        ("redis+unix:///run/redis.sock", []),
+    ],
+)
+def test_what_a_url_leaves_out_is_as_the_text_above_says(url, addresses):
+    """Ports, times, and numbers."""
+    store = stores.open(url).store()
+    assert isinstance(store, RedisStore)
+    target, options = store.target, store.target.options
+    assert list(target.addresses) == addresses
+    assert (target.max_connections, target.patience) == (64, 5.0)
+    assert (options["socket_timeout"], options["socket_connect_timeout"]) == (5.0, 5.0)
+    assert options["protocol"] == 2
+    assert store.keyspace._wait == ()
+    store.close()
+
+
+def test_the_numbers_of_a_url_count():
+    """The least and the most that may be said are taken, and what waits for replicas waits a second at most if none is said."""
+    for parameters in ("durable_timeout=0", "durable_timeout=86400", "max_connections=1"):
+        stores.open(f"redis://host?{parameters}").close()
+    named = stores.open("redis://host?durable=2&max_connections=7&socket_timeout=1.5").store()
+    assert isinstance(named, RedisStore)
+    assert named.keyspace._wait == (("WAIT", 2, 1000),)
+    assert (named.target.max_connections, named.target.patience) == (7, 1.5)
+    brief = stores.open("redis://host?durable=1&durable_timeout=0.25&socket_timeout=0.5").store()
+    assert isinstance(brief, RedisStore)
+    assert brief.keyspace._wait == (("WAIT", 1, 250),)
 
 
 def test_the_drivers_parameters_reach_the_driver(either, opened, name):

@@ -125,6 +125,21 @@ def test_a_swap_is_on_disk_before_it_is_acknowledged(path):
         handle.close()
 
 
+def test_the_numbers_of_a_url_count(path):
+    """The least and the most that may be said are taken, and no more or less; what is left out is as the text says."""
+    for parameters in ("timeout=0", "timeout=86400", "cached_statements=0"):
+        stores.open(f"sqlite:///{path}?{parameters}").close()
+    for parameters in ("timeout=-0.5", "timeout=86400.5", "cached_statements=-1"):
+        with pytest.raises(StoreError, match="0 to 86400 s, cached_statements 0 or more"):
+            stores.open(f"sqlite:///{path}?{parameters}")
+    by_url, by_name = stores.open(f"sqlite:///{path}").store(), SqliteStore(path)
+    for store in (by_url, by_name):
+        assert isinstance(store, SqliteStore)
+        file = store.file
+        told = (file._name, file._timeout, file._durable, file._cached_statements)
+        assert told == ("lp", 5.0, True, 128)
+
+
 def test_expired_records_leave_the_file_bit_by_bit(path):
     """Each swap of records that expire takes out twice as many that have, from any namespace, and no more."""
     clock = ManualClock(0.0)
