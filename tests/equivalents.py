@@ -132,12 +132,6 @@ EQUAL: Final = (
     ),
     Equal(
         "stores/postgres",
-        "for attempt in count(1):",
-        ("for attempt in count(0):",),
-        "then what the server undid may be made once more",
-    ),
-    Equal(
-        "stores/postgres",
         "for key, counter in zip(keys or (), counters or (), strict=True):",
         ("for key, counter in zip(keys or (), counters or (), strict=False):",),
         "the server tells one counter for each key",
