@@ -292,8 +292,9 @@ class Desk:
 
     def lines(self, now: float) -> Flow[list[LineView]]:
         """Every line as it stands, its records read anew."""
-        now = yield from read_all(self.fleet, now)
+        yield from read_all(self.fleet, now)
         found = yield from tallies(self.fleet)
+        now = self.fleet.at((yield Now()))
         return [
             view(state, self.fleet, now, found.get(number)) for number, state in self.fleet.states()
         ]
@@ -319,7 +320,7 @@ class Desk:
         yield from read_people(self.fleet, people)
         if held is not None:
             yield from hold(self.fleet, people, self._plain, now, deadline, held)
-            now = self.fleet.at((yield Now()))
+        now = self.fleet.at((yield Now()))
         made = sorted((held or {}).values(), key=lambda each: each.send_at)
         return (yield from plan(self.fleet, people, self._plain, now, deadline, made))
 

@@ -237,6 +237,7 @@ def _resumed(
         if earlier.outcome is not None:
             if who.block is not None and who.block.code and not request.override_optout:
                 refusal = Refusal("blocked", who.block.code, None, earlier.number, earlier.kind)
+                now = fleet.at((yield Now()))
                 raise refused(decision_of(fleet, request, who, refusal, now))
             return earlier
         ticket = seen.found

@@ -44,8 +44,7 @@ def settle(
     if not (undone or learned or limited or made.on_probation or made.key):
         yield from _linked(fleet, links)
         return
-    if fleet.overtaken(now):
-        now = yield Now()
+    now = fleet.at((yield Now()))  # it may have slept since, or the clock stepped
     ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
     keys = [made.who.contact_key, made.who.block_key, ticket_key, spending_key, standing_key]
     expires = {key: at for key, (_, at) in links.items()}

@@ -198,13 +198,6 @@ class Fleet:
                 self.calm_until = min(due, *(moment for moment in turns if moment >= now), due)
         return now
 
-    def overtaken(self, now: float) -> bool:
-        """Whether a call that read the clock at *now* must read it again: it slept since, or the clock stepped back; else no
-        later call may take what this one writes for something of a time to come."""
-        if now > self.moment:
-            self.at(now)
-        return now < self.moment - OVERTAKEN
-
     def under(self, now: float, *, slow: bool, stale: bool) -> None:
         """Decide at *now* under these conditions."""
         self.stale = stale

@@ -338,3 +338,47 @@ def test_an_opt_out_outlasts_every_step(router, clock):
     first.report(OptedOut(ANN, at=NOW))
     clock.advance(-DAY)
     assert again().preview(ANN).reason == "opted_out"
+
+
+class Hooked(MemoryStore):
+    """Something happens while it reads a key of a kind, once."""
+
+    kind, happens = "", staticmethod(lambda: None)
+
+    def read(self, keys):
+        """After that."""
+        if self.kind and any(self.kind in key for key in keys):
+            self.kind = ""
+            self.happens()
+        return super().read(keys)
+
+
+@pytest.mark.parametrize(
+    ("kind", "look"),
+    [
+        ("/tally", lambda router, clock: router.lines()),
+        ("to/", lambda router, clock: router.plan([BOB, CAT], deadline=clock.now() + HOUR)),
+        ("to/", lambda router, clock: router.plan([BOB], deadline=clock.now() + HOUR, hold=True)),
+        ("line/", lambda router, clock: router.capacity(horizon=clock.now() + DAY)),
+    ],
+)
+def test_who_looked_before_the_step_leaves_nothing_of_it(clock, kind, look):
+    """A look at all lines that is under way as the clock steps back, and as another call has seen that it did, does not have
+    them taken for looked after."""
+    store = Hooked()
+    rules = Policy.from_dict({**RULES, "limits": {"new_per_day": 1, "new_per_hour": "off"}})
+    with Router([Line(A)], store=store, policy=rules, clock=clock) as router:
+        router.reserve(ANN).settle("SENT")
+
+        def stepped():
+            clock.advance(-5 * HOUR)
+            router.report(Replied(B, BOB, at=clock.now()))
+
+        store.kind, store.happens = kind, stepped
+        with suppress(NoLine, NotNow):
+            look(router, clock)
+        assert not store.kind
+        assert clock.now() == NOW - 5 * HOUR
+        opens_at = router.preview(CAT).retry_at
+        assert opens_at is not None
+        assert opens_at <= clock.now() + DAY

@@ -474,9 +474,10 @@ class Written:
                 out and (dated or book.standing.probation),
                 f"{number} refused, and nobody will know",
             )
-            # Else it began before the clock stepped back, and is over; or says what stood there to the microsecond, which
-            # whoever took it for over at a step back does not hear again.
-            if now <= self.host + NEAR and f"line/{number}/standing" in changes:
+            if now > self.host + NEAR:  # it began before the clock stepped back, and is over
+                book.refused_until = NEVER
+            elif f"line/{number}/standing" in changes:
+                # else it says what stood there to the microsecond: whoever took that for over at a step back hears nothing
                 book.refused_until = max(book.refused_until, now + wait)
             book.probation = book.probation or not dated
         elif outcome is Outcome.SENT and f"line/{number}/standing" in changes:
