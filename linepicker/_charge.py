@@ -127,7 +127,7 @@ def give_back(
     line it came from. Pace is not given back.
     """
     mine = spending.copy()
-    opened_at = windows.remove_charge(mine, ident) if kind != "known" else None
+    opened_at = windows.remove_charge(mine, ident)
     changed = opened_at is not None
     if opened_at is not None:
         windows.count_week(mine, opened_at, messages=0, opened=-1)

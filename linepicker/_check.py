@@ -69,4 +69,5 @@ def gates(fleet: Fleet, made: Made) -> Flow[None]:
                 refusal = Refusal("held", "quiet", retry_at, number, made.kind, notes)
     if refusal is not None:
         yield from undo(fleet, made, now)
+        now = fleet.at((yield Now()))
         raise refused(decision_of(fleet, Request(), who, refusal, now))

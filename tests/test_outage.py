@@ -98,6 +98,30 @@ def test_whom_the_process_knows_is_served_and_charged_afterwards():
     assert sent(router) + sent(router, B) == 5
 
 
+def test_what_went_in_unseen_as_new_and_was_carried_on_as_known_is_given_back_whole():
+    """The answer to a swap was lost, another call met the person meanwhile, and the store was away as it was to be asked."""
+    router, store, clock = world(limits={"new_per_day": 1})
+    clock.advance(3600)
+    swap, met = store.swap, []
+
+    def lost(writes, *, seen={}):  # noqa: B006  the port's default
+        store.swap = swap
+        assert swap(writes, seen=seen).applied
+        met.append(router.reserve(BOB))
+        store.away = True
+        raise StoreError("the answer was lost", unknown=True)
+
+    store.swap = lost
+    made = router.reserve(BOB)
+    assert (made.kind, met[0].kind, made.number) == ("known", "known", met[0].number)
+    store.away = False
+    used = {view.line.number: view.used for view in router.lines()}
+    assert used == {A: 0, B: 0} | {made.number: 1}
+    made.release()
+    met[0].release()
+    assert not any(view.used for view in router.lines())
+
+
 def test_what_was_not_sent_is_not_charged():
     """Released in the outage, or after it, it leaves no trace."""
     router, store, _ = world()

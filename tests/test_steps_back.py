@@ -382,3 +382,29 @@ def test_who_looked_before_the_step_leaves_nothing_of_it(clock, kind, look):
         opens_at = router.preview(CAT).retry_at
         assert opens_at is not None
         assert opens_at <= clock.now() + DAY
+
+
+def test_who_is_kept_off_as_the_clock_steps_back_leaves_nothing_of_the_time_before(clock):
+    """A check gives the reservation back, the clock steps back meanwhile, and another call sees that it did: what the refusal
+    then says of the lines is of now, and so is what comes after it."""
+    store = MemoryStore()
+    rules = Policy.from_dict({**RULES, "limits": {"new_per_day": 1, "new_per_hour": "off"}})
+    with Router([Line(A), Line(B)], store=store, policy=rules, clock=clock) as router:
+        made = router.reserve(ANN)
+        router.reserve(BOB).settle("SENT")
+        router.pause(made.number)
+        swap = store.swap
+
+        def stepped(writes, *, seen={}):  # noqa: B006  as the port has it
+            store.swap = swap
+            clock.advance(-5 * HOUR)
+            router.report(Replied(B, CAT, at=clock.now()))
+            return swap(writes, seen=seen)
+
+        store.swap = stepped
+        with pytest.raises(Held, match="paused") as caught:
+            made.check()
+        assert clock.now() == NOW - 5 * HOUR
+        told = [each.opens_at for each in caught.value.decision.candidates]
+        told.append(router.preview("+14155550199").retry_at)
+        assert all(each is None or each <= clock.now() + DAY for each in told)
