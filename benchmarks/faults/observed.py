@@ -51,6 +51,12 @@ class Watched:
         if min(at, heard) > self.told:
             self.told, self.heard, self.since = min(at, heard), heard, moment
 
+    def brought(self, now: float) -> None:
+        """A call wrote what was reported that read the clock then, and was slow: what spoke for the line later may count from
+        then on."""
+        if any(at > now for at in self.polls):
+            self.polls.append(now)
+
     def certain(self, span: float, slowest: float) -> bool:
         """Whether nothing that is known can have ended it: what spoke for the line must be later, and *span* seconds long.
         *slowest*: how far the slowest clock ever was from the right one, below 0: a poll of another counts from then on it."""

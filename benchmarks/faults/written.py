@@ -494,7 +494,9 @@ class Written:
             will.out, will.since = max(will.out, now), self.moment
         if outcome is Outcome.RATE_LIMITED and key in self.contacts:
             wait = 60.0 if verdict.retry_after is None else verdict.retry_after
-            if self.contacts[key].number == number and now <= self.host + NEAR:
+            if now > self.host + NEAR:  # as above
+                self.pair_waits.pop((key, number), None)
+            elif self.contacts[key].number == number:
                 self.pair_waits[key, number] = now + wait
         if made.key is not None:
             name = (key.split("/", 2)[1], made.key)
@@ -556,6 +558,8 @@ class Written:
                     book.critical.reported(at, heard, self.moment)
                 if report.status == "FLAGGED":
                     book.flagged.reported(at, heard, self.moment)
+                for each in (book.critical, book.at_risk, book.flagged):
+                    each.brought(heard)
             return
         report = its["report"]
         if kind == "reply" and report.event_id and any(key[:6] == "event/" for key in changes):
