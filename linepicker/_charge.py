@@ -127,6 +127,7 @@ def give_back(
     line it came from. Pace is not given back.
     """
     mine = spending.copy()
+    # Also of a known one: it may have gone in as new, unseen.
     opened_at = windows.remove_charge(mine, ident)
     changed = opened_at is not None
     if opened_at is not None:

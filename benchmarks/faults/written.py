@@ -494,7 +494,7 @@ class Written:
             will.out, will.since = max(will.out, now), self.moment
         if outcome is Outcome.RATE_LIMITED and key in self.contacts:
             wait = 60.0 if verdict.retry_after is None else verdict.retry_after
-            if now > self.host + NEAR:  # as above
+            if now > self.host + NEAR:  # it began before the clock stepped back, and is over
                 self.pair_waits.pop((key, number), None)
             elif self.contacts[key].number == number:
                 self.pair_waits[key, number] = now + wait
