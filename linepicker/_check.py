@@ -69,5 +69,6 @@ def gates(fleet: Fleet, made: Made) -> Flow[None]:
                 refusal = Refusal("held", "quiet", retry_at, number, made.kind, notes)
     if refusal is not None:
         yield from undo(fleet, made, now)
-        now = fleet.at((yield Now()))
+        # It was decided then, unless that is yet to come: the clock stepped back.
+        now = min(now, fleet.at((yield Now())))
         raise refused(decision_of(fleet, Request(), who, refusal, now))

@@ -408,3 +408,28 @@ def test_who_is_kept_off_as_the_clock_steps_back_leaves_nothing_of_the_time_befo
         told = [each.opens_at for each in caught.value.decision.candidates]
         told.append(router.preview("+14155550199").retry_at)
         assert all(each is None or each <= clock.now() + DAY for each in told)
+
+
+def test_a_refusal_that_ends_while_the_reservation_is_given_back_was_told_before(clock):
+    """A slow store: the wait that a check tells is over by the time it has given the reservation back. What is told is of when
+    it was decided, with a moment after that to come again at."""
+    store = MemoryStore()
+    with Router(
+        [Line(A), Line(B)], store=store, policy=Policy.from_dict(RULES), clock=clock
+    ) as router:
+        made = router.reserve(ANN)
+        other = router.reserve(BOB, line=made.number)
+        other.settle("LINE_REFUSED", retry_after=30.0)
+        swap = store.swap
+
+        def slow(writes, *, seen={}):  # noqa: B006  as the port has it
+            store.swap = swap
+            clock.advance(HOUR)
+            return swap(writes, seen=seen)
+
+        store.swap = slow
+        with pytest.raises(Held, match="ineligible") as caught:
+            made.check()
+        decision = caught.value.decision
+        assert decision.at == NOW
+        assert decision.at < caught.value.retry_at <= NOW + HOUR
