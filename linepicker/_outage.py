@@ -114,13 +114,13 @@ def carry_on(
     return made
 
 
-def pay(fleet: Fleet, now: float) -> Flow[None]:
+def pay(fleet: Fleet) -> Flow[None]:
     """Put on the records what went out while the store was away. Raises StoreError while it still is."""
     paid = 0
     while fleet.debts:
         made = fleet.debts[0]
         if _owed(made):
-            yield from _charged(fleet, made, now)
+            yield from _charged(fleet, made)
             paid += 1
         if fleet.debts and fleet.debts[0] is made:
             fleet.debts.popleft()
@@ -139,10 +139,10 @@ def _owed(made: Made) -> bool:
     return made.outcome is None or made.outcome in ("SENT", "UNKNOWN", "RATE_LIMITED")
 
 
-def _charged(fleet: Fleet, made: Made, now: float) -> Flow[None]:
+def _charged(fleet: Fleet, made: Made) -> Flow[None]:
     spending_key, contact_key = records.spending_key(made.number), made.who.contact_key
 
-    def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def change(was: Mapping[str, Any], now: float) -> Mapping[str, Any] | None:
         contact: Contact | None = was[contact_key]
         if contact is not None and made.ident in contact.ids:
             return None  # the answer was lost, not the write

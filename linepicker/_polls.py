@@ -49,7 +49,7 @@ def ready(fleet: Fleet, now: float, *, write: bool = True) -> Flow[float]:
     if not fleet.same.version:
         yield from open_store(fleet, write=write)
     if write and fleet.debts:
-        yield from pay(fleet, now)
+        yield from pay(fleet)
     if write and fleet.late:
         yield from flush(fleet, now)
     while write and fleet.owed:

@@ -100,8 +100,9 @@ class _Receipt:
             found[self.event] = self.now + EVENTS_KEPT
         return found
 
-    def change(self, was: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The records after it; None: nothing new."""
+    def change(self, was: Mapping[str, Any], now: float) -> Mapping[str, Any] | None:
+        """The records after it, *now*; None: nothing new."""
+        self.now = now
         report, number, self.tripped = self.report, self.number, None
         after = dict(was)
         if is_listed(self.fleet, number, was[records.standing_key(number)]):
@@ -216,11 +217,11 @@ def report_chat(fleet: Fleet, report: ChatHealthChanged, finder: Finder, now: fl
     who, number = yield from owner(fleet, report, finder)
     if who is None:
         return False
-    seen_at, whose = min(report.at, now), who
+    whose = who
 
-    def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def change(was: Mapping[str, Any], now: float) -> Mapping[str, Any] | None:
         after = dict(was)
-        line = report.number or number
+        line, seen_at = report.number or number, min(report.at, now)
         feel(after, whose, line, report.chat_id, report.health, seen_at, now)
         return None if after == was else after
 

@@ -44,11 +44,11 @@ def report_person(
     key = who.block_key
     if key is None:
         return False  # groups are never blocked
-    moment, back = min(report.at, now), isinstance(report, OptedIn)
+    back = isinstance(report, OptedIn)
     written: bool = yield from update(
         fleet,
         [key],
-        lambda was: {key: turned(was[key] or Block(), moment, now, back=back)},
+        lambda was, now: {key: turned(was[key] or Block(), min(report.at, now), now, back=back)},
         who=who,
     )
     return written
@@ -117,8 +117,9 @@ class _Reply:
         keys += [] if self.fleet.record.heard else [self.fleet.fleet_key]
         return keys + ([records.event_key(self.report.event_id)] if self.report.event_id else [])
 
-    def change(self, was: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The records after it; None: a duplicate, or nothing of ours."""
+    def change(self, was: Mapping[str, Any], now: float) -> Mapping[str, Any] | None:
+        """The records after it, *now*; None: a duplicate, or nothing of ours."""
+        self.now = now
         report, who, number, self.pool = self.report, self.who, self.report.number, None
         event = records.event_key(report.event_id) if report.event_id else None
         if event is not None and was[event] is not None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from linepicker import _record as records
-from linepicker._asks import Flow, Made, Now, Say, Swap
+from linepicker._asks import Flow, Made, Say, Swap
 from linepicker._charge import give_back
 from linepicker._contact import Contact
 from linepicker._failing import after_probe
@@ -44,12 +44,11 @@ def settle(
     if not (undone or learned or limited or made.on_probation or made.key):
         yield from _linked(fleet, links)
         return
-    now = fleet.at((yield Now()))  # it may have slept since, or the clock stepped
     ticket_key = records.ticket_key(fleet.pool, made.key) if made.key else None
     keys = [made.who.contact_key, made.who.block_key, ticket_key, spending_key, standing_key]
     expires = {key: at for key, (_, at) in links.items()}
 
-    def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+    def change(was: Mapping[str, Any], now: float) -> Mapping[str, Any]:
         ticket: Ticket | None = was[ticket_key] if ticket_key is not None else None
         if ticket_key is not None and ticket is not None:
             expires[ticket_key] = max(now, ticket.made_at) + DAY  # the clock may have stepped back
@@ -91,7 +90,7 @@ def _linked(fleet: Fleet, links: Mapping[str, tuple[Link, float]]) -> Flow[None]
             yield from update(
                 fleet,
                 list(links),
-                lambda was: {key: claimed(was[key], link) for key, (link, _) in links.items()},
+                lambda was, _: {key: claimed(was[key], link) for key, (link, _) in links.items()},
                 expires={key: until for key, (_, until) in links.items()},
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from linepicker._asks import ATTEMPTS, Dice, Flow, Read, Sleep, Swap, Who
+from linepicker._asks import ATTEMPTS, Dice, Flow, Now, Read, Sleep, Swap, Who
 from linepicker._decode import decode
 from linepicker._kept import Guess
 from linepicker._record import EPOCH
@@ -49,7 +49,7 @@ def absorb(
 def update(
     fleet: Fleet,
     keys: Sequence[str],
-    change: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
+    change: Callable[[Mapping[str, Any], float], Mapping[str, Any] | None],
     *,
     who: Who | None = None,
     expires: Mapping[str, float] = {},
@@ -59,7 +59,8 @@ def update(
 
     *who*: the recipient whose records are among them. *glimpsed*: a key whose record others write all the time: once it was
     read, what they write meanwhile does not matter. *change* is a pure function of the decoded records (None where there
-    is none); it is asked anew when somebody else wrote meanwhile. Raises StoreError after too many such races, and whatever
+    is none) and of the moment after they were read, as of which nothing they hold is yet to come, unless the clock was turned
+    back; it is asked anew when somebody else wrote meanwhile. Raises StoreError after too many such races, and whatever
     *change* raises.
 
     Where all of the records are kept here, it is first asked what it makes of these, and a swap that demands them all
@@ -77,8 +78,9 @@ def update(
             absorb(fleet, answer, who)
             held = _seen(fleet, keys, answer)
         was = {key: guess.value for key, guess in held.items()}
+        now = fleet.at((yield Now()))
         try:
-            after = change(was)
+            after = change(was, now)
         except Exception:
             if not guessed:
                 raise

@@ -58,7 +58,7 @@ def report_line(
 
     moved = False
 
-    def change(was: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def change(was: Mapping[str, Any], now: float) -> Mapping[str, Any] | None:
         nonlocal moved
         moved, known = False, event is not None and was[event] is not None
         listed = is_listed(fleet, number, was[key])
@@ -133,7 +133,7 @@ def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> F
     yield from ready(fleet, now)
     key = records.standing_key(number)
 
-    def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+    def change(was: Mapping[str, Any], now: float) -> Mapping[str, Any]:
         if not is_listed(fleet, number, was[key]):
             raise ValueError(f"{number} is not a line of this fleet")
         standing = was[key] or Standing(first_seen=now)
@@ -183,7 +183,7 @@ def assign(
         return len(mine)
     new = 0
 
-    def change(was: Mapping[str, Any]) -> Mapping[str, Any]:
+    def change(was: Mapping[str, Any], now: float) -> Mapping[str, Any]:
         nonlocal new
         after: dict[str, Any] = {
             key: _belonging(each, was[key], now, keep=keep) for key, each in mine.items()
@@ -247,7 +247,7 @@ def forget(fleet: Fleet, who: Who) -> Flow[None]:
         yield from update(fleet, keys[start : start + _AT_ONCE], _forgotten, who=who)
 
 
-def _forgotten(was: Mapping[str, Any]) -> Mapping[str, Any]:
+def _forgotten(was: Mapping[str, Any], _: float) -> Mapping[str, Any]:
     return {
         key: each if isinstance(each, Block) and each.code is not None else None
         for key, each in was.items()

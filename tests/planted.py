@@ -276,7 +276,7 @@ BUGS = (
     Bug(
         "messages of an outage are never charged",
         "_outage.py",
-        "            yield from _charged(fleet, made, now)\n",
+        "            yield from _charged(fleet, made)\n",
         "            yield from ()\n",
         seed=36,
     ),

@@ -323,12 +323,12 @@ def test_two_calls_write_what_an_outage_left_behind_between_them():
 
 def test_what_was_given_back_is_not_charged_by_a_call_that_was_slower():
     """Two calls put on record what left in an outage; the provider refuses it before the second one is through."""
-    router, store, clock = world()
+    router, store, _ = world()
     with router:
         store.away = True
         made = router.reserve(ANN)
         store.away = False
-        slow = pay(router._desk.fleet, clock.now())
+        slow = pay(router._desk.fleet)
         ask = next(slow)
         while not isinstance(ask, Swap):
             ask = slow.send(router._answers[type(ask)](ask))

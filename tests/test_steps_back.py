@@ -15,6 +15,7 @@ from linepicker import (
     Failed,
     Held,
     Line,
+    LineChanged,
     LineReleased,
     NoLine,
     NotNow,
@@ -433,3 +434,32 @@ def test_a_refusal_that_ends_while_the_reservation_is_given_back_was_told_before
         decision = caught.value.decision
         assert decision.at == NOW
         assert decision.at < caught.value.retry_at <= NOW + HOUR
+
+
+def test_a_slow_report_takes_nothing_that_it_reads_for_yet_to_come(clock, account):
+    """While it waits for the store, another process reads that the line is flagged; what was seen then keeps its date, so that
+    an older word does not overtake it."""
+    account.lines = [Line(A, status="ACTIVE")]
+    store = MemoryStore()
+    rules = Policy.from_dict(RULES)
+    with (
+        Router(account, store=store, policy=rules, clock=clock) as first,
+        Router(account, store=store, policy=rules, clock=clock) as second,
+    ):
+        first.refresh()
+        second.refresh()
+        swap = store.swap
+
+        def slow(writes, *, seen={}):  # noqa: B006  as the port has it
+            store.swap = swap
+            clock.advance(30)
+            account.lines = [Line(A, status="FLAGGED")]
+            second.refresh()
+            clock.advance(30)
+            return swap(writes, seen=seen)
+
+        store.swap = slow
+        first.report(LineChanged(A, status="FLAGGED", at=NOW))
+        assert not first.report(LineChanged(A, status="ACTIVE", at=NOW + 15))
+        with pytest.raises(NoLine, match="flagged"):
+            first.reserve(ANN)
