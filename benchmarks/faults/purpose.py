@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import CodeType
 from typing import Any, Final
 
-from linepicker import _flow, _move, _outage, _polls, _receipts, _replies, _settle, _upkeep
+from linepicker import _flow, _move, _outage, _polls, _receipts, _replies, _settle, _update, _upkeep
 
 _PARTS: Final[Mapping[CodeType, str]] = {
     part.__code__: name
@@ -32,12 +32,15 @@ _PARTS: Final[Mapping[CodeType, str]] = {
 
 
 def purpose(flow: Any) -> tuple[str, Mapping[str, Any]]:
-    """The innermost part that is at work in a flow, and its variables."""
-    found = None
+    """The innermost part that is at work in a flow, and its variables, with the moment as of which it last changed records."""
+    found = moment = None
     while flow is not None:
         if flow.gi_code in _PARTS:
-            found = flow
+            found, moment = flow, None
+        elif flow.gi_code is _update.update.__code__:
+            moment = flow.gi_frame.f_locals.get("now")
         flow = flow.gi_yieldfrom
     if found is None:
         return "", {}
-    return _PARTS[found.gi_code], found.gi_frame.f_locals
+    its = found.gi_frame.f_locals
+    return _PARTS[found.gi_code], its if moment is None else {**its, "now": moment}
