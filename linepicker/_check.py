@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from linepicker import _record as records
 from linepicker._asks import Flow, Made, Now, Read
 from linepicker._candidates import Request
@@ -69,6 +71,7 @@ def gates(fleet: Fleet, made: Made) -> Flow[None]:
                 refusal = Refusal("held", "quiet", retry_at, number, made.kind, notes)
     if refusal is not None:
         yield from undo(fleet, made, now)
-        # It was decided then, unless that is yet to come: the clock stepped back.
-        now = min(now, fleet.at((yield Now())))
-        raise refused(decision_of(fleet, Request(), who, refusal, now))
+        then, now = now, fleet.at((yield Now()))
+        decision = decision_of(fleet, Request(), who, refusal, now)
+        # It was decided then, and its wait may be over by now; or the clock stepped back, and then is yet to come.
+        raise refused(attrs.evolve(decision, at=min(then, now)))

@@ -11,6 +11,7 @@ from contextlib import suppress
 import pytest
 
 from linepicker import (
+    Blocked,
     Delivered,
     Failed,
     Held,
@@ -463,3 +464,30 @@ def test_a_slow_report_takes_nothing_that_it_reads_for_yet_to_come(clock, accoun
         assert not first.report(LineChanged(A, status="ACTIVE", at=NOW + 15))
         with pytest.raises(NoLine, match="flagged"):
             first.reserve(ANN)
+
+
+def test_a_refusal_of_long_ago_does_not_take_what_came_after_it_for_a_step_back(clock):
+    """The clock leaps a day ahead while a check gives a reservation back, and another process opens a conversation on it:
+    its charge stays where it is, whatever the check still has to tell."""
+    store = MemoryStore()
+    rules = Policy.from_dict({**RULES, "limits": {"new_per_day": 1, "new_per_hour": "off"}})
+    with (
+        Router([Line(A)], store=store, policy=rules, clock=clock) as router,
+        Router([Line(A)], store=store, policy=rules, clock=clock) as other,
+    ):
+        made = router.reserve(ANN)
+        other.report(OptedOut(ANN, at=NOW))
+        swap = store.swap
+
+        def slow(writes, *, seen={}):  # noqa: B006  as the port has it
+            store.swap = swap
+            clock.advance(DAY + HOUR)
+            other.reserve(BOB).settle("SENT")
+            return swap(writes, seen=seen)
+
+        store.swap = slow
+        with pytest.raises(Blocked):
+            made.check()
+        clock.advance(60)
+        with pytest.raises(NoLine, match="day_budget"):
+            router.reserve(CAT)
