@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from linepicker._asks import Flow, Tell
+from linepicker._asks import Flow, Now, Tell
 from linepicker._line import LineState, new_exclusion
 from linepicker.fleet import Fleet
 from linepicker.model import Reputation, StandingChanged
@@ -48,12 +48,12 @@ def news(fleet: Fleet, now: float, *, at_once: bool = False) -> Flow[bool]:
     return bool(changes)
 
 
-def line_news(fleet: Fleet, number: str, now: float) -> Flow[None]:
+def line_news(fleet: Fleet, number: str) -> Flow[None]:
     """Tell at once whether one line came to stand otherwise."""
     state = fleet.state(number)
     if fleet.polled_at is None or state is None:
         return
-    change = _look(fleet, number, state, now)
+    change = _look(fleet, number, state, fleet.at((yield Now())))
     if change is not None:
         yield Tell(change)
 

@@ -52,7 +52,7 @@ def report_receipt(fleet: Fleet, report: Receipt, finder: Finder, now: float) ->
     if written and receipt.tripped:
         told = f"messages of {number} fail ({receipt.tripped}): {fleet.policy.failures.mode}"
         yield Say(told, 30, "failing")
-        yield from line_news(fleet, number, now)
+        yield from line_news(fleet, number)
     return written
 
 

@@ -208,13 +208,13 @@ def settle_or_keep(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Fl
     except BaseException:  # torn away: what went out is known all the same
         _keep(fleet, made, verdict)
         raise
-    yield from _tell(fleet, made, verdict, now)
+    yield from _tell(fleet, made, verdict)
 
 
-def _tell(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[None]:
+def _tell(fleet: Fleet, made: Made, verdict: Verdict) -> Flow[None]:
     """Only when all is written, since whoever hears it may take their time, or be torn away."""
     if verdict.outcome is Outcome.LINE_REFUSED:
-        yield from line_news(fleet, made.number, now)
+        yield from line_news(fleet, made.number)
 
 
 def _keep(fleet: Fleet, made: Made, verdict: Verdict) -> None:
@@ -248,4 +248,4 @@ def settle_once(fleet: Fleet, made: Made, verdict: Verdict, now: float) -> Flow[
     except BaseException:
         made.outcome = None
         raise
-    yield from _tell(fleet, made, verdict, now)
+    yield from _tell(fleet, made, verdict)

@@ -82,7 +82,7 @@ def report_line(
     expires = {event: now + EVENTS_KEPT} if event else {}
     written: bool = yield from update(fleet, keys, change, expires=expires, glimpsed=spending_key)
     if written:
-        yield from line_news(fleet, number, now)
+        yield from line_news(fleet, number)
     return written and moved
 
 
@@ -140,7 +140,7 @@ def operate(fleet: Fleet, number: str, state: str, reason: str, now: float) -> F
         return {key: attrs.evolve(standing, operator=state, reason=reason)}
 
     yield from update(fleet, [key], change)
-    yield from line_news(fleet, number, now)
+    yield from line_news(fleet, number)
 
 
 def contact_of(fleet: Fleet, who: Who, now: float) -> Flow[Contact | None]:

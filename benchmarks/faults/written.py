@@ -260,7 +260,7 @@ class Written:
             if had or made.ident in charges:
                 self.refunded.add(made.ident)
             if had:
-                book.messages.pop(made.ident, None)
+                self._uncounted(book, made, before, after)
         elif kind == "reserve" and made:
             self.must(change == 1 or not sure, f"{where}: {change} messages charged")
             opened = {made.ident} if made.kind != "known" else set()
@@ -287,6 +287,16 @@ class Written:
         self.must(not gone, f"{where}: lost a charge")
         if len(ids) < len(charges) or gone:
             book.charges = {ident: each for ident, each in charges.items() if ident in ids}
+
+    def _uncounted(self, book: Book, made: Made, before: Spending, after: Spending) -> None:
+        """It is given back. Where the clock stepped back since it was made, a step may have moved it in the counts and not on
+        the contact: then it is taken off those of when it was made."""
+        counted, less = book.messages.pop(made.ident, None), _taken_off(before, after)
+        if counted is None or less is None or self.stepped_at < made.at:
+            return
+        if counted // BUCKET != less:
+            same = [each for each, at in book.messages.items() if at // BUCKET == less]
+            book.messages.pop(same[0] if same else made.ident, None)
 
     def _stands(self, kind: str, its: Mapping[str, Any], number: str, after: Standing) -> None:
         book = self.book(number)
@@ -593,6 +603,13 @@ def wants_none(report: Report) -> bool:
     """Whether it says that somebody wants no messages."""
     told = isinstance(report, ChatHealthChanged) and report.health == "OPTED_OUT"
     return (told or isinstance(report, OptedOut) or is_stop(report)) and isinstance(report.to, str)
+
+
+def _taken_off(before: Spending, after: Spending) -> int | None:
+    """Which of the five minutes counts fewer messages than before; None: none that is still counted."""
+    was = dict(zip(before.buckets[::2], before.buckets[1::2], strict=True))
+    now = zip(after.buckets[::2], after.buckets[1::2], strict=True)
+    return next((bucket for bucket, count in now if count < was.get(bucket, 0)), None)
 
 
 def _counted(spending: Spending, edge: int) -> int:
