@@ -353,7 +353,7 @@ def _two_acceptable(
     for number in order.walk(who.salt):
         state, rank = fleet.state(number), fleet.rank(number)
         if -rank.key[0] > latest + 1.0:  # slots are ranked by the second: all that follow are later
-            break
+            return found
         if rank.slot - request.max_delay > now:
             continue
         if state is None or number == leaving or ruled_out(request, state.line):
@@ -362,7 +362,7 @@ def _two_acceptable(
             continue
         found.append(number)
         if len(found) == 2:
-            break
+            return found
     return found
 
 

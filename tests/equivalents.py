@@ -160,4 +160,52 @@ EQUAL: Final = (
         ("@attrs.frozen(eq=True)",),
         "nobody compares two of them",
     ),
+    Equal(
+        "_core",
+        "if -rank.key[0] > latest + 1.0:  # slots are ranked by the second: all that follow are later",
+        tuple(
+            f"if {each}:  # slots are ranked by the second: all that follow are later"
+            for each in (
+                "rank.key[0] > latest + 1.0",
+                "-rank.key[ 1] > latest + 1.0",
+                "-rank.key[ -1] > latest + 1.0",
+                "-rank.key[0] >= latest + 1.0",
+                "-rank.key[0] > latest + 2.0",
+            )
+        ),
+        "it ends a walk early; each line it would still come to is left out by its own slot",
+    ),
+    Equal(
+        "_core",
+        "if quiet_until > slot:",
+        ("if quiet_until >= slot:",),
+        "where both are the same, so is the slot, and what keeps it is named already",
+    ),
+    Equal(
+        "_core",
+        "if not found or fleet.rank(found[0]).slot - request.max_delay > now:",
+        ("if not found or fleet.rank(found[0]).slot - request.max_delay >= now:",),
+        "it is looked for once more, and found again",
+    ),
+    Equal(
+        "_core",
+        "urgent: bool = False",
+        ("urgent: bool = True",),
+        "who did not ask for it never goes before their slot, and only then it makes a difference",
+    ),
+    Equal(
+        "_core",
+        "quiet_until: float = 0.0,",
+        ("quiet_until: float = 1.0,", "quiet_until: float = -1.0,"),
+        "both are over",
+    ),
+    Equal(
+        "_core",
+        'there = contact.views.get(home, ("", 0.0))[0]',
+        (
+            'there = contact.views.get(home, ("", 1.0))[0]',
+            'there = contact.views.get(home, ("", -1.0))[0]',
+        ),
+        "its moment is not looked at",
+    ),
 )

@@ -54,7 +54,7 @@ BASE: Final = (
         "quiet",
     ),
     *("sketch", "straight", "plan", "shadow", "conversations", "outcomes", "learned_promises"),
-    *("records", "moves_home", "interleavings", "invariants"),
+    *("core", "records", "moves_home", "interleavings", "invariants"),
 )
 """The tests of the core's rooms: two minutes without a fault."""
 TESTS: Final = {
