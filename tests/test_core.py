@@ -111,7 +111,9 @@ def test_a_first_message_after_an_operators_move_says_from_which_line():
         assert (made.number, made.moved_from) == (C, B)
 
 
-@pytest.mark.parametrize(("to", "elsewhere"), [(YORKER, 0.5), ("+442079460101", 1.0)])
+@pytest.mark.parametrize(
+    ("to", "elsewhere"), [*((f"+1212555011{n}", 0.5) for n in range(10)), ("+442079460101", 1.0)]
+)
 def test_a_reservation_tells_what_the_area_was_worth(to, elsewhere):
     """Of the two best lines; nothing for somebody of no such area."""
     with router(A, B, C, affinity={"area_code": 0.5}) as mine:
@@ -174,8 +176,31 @@ def test_a_budget_that_opens_just_before_quiet_hours_is_worth_asking_for_then():
         assert decision.retry_at == opens
 
 
-def test_what_is_reserved_is_named_in_full():
-    """Number, kind and moment, as they were decided."""
-    with router() as mine:
-        made: Reservation = mine.reserve(ANN)
+def test_a_rate_limited_conversation_goes_on_at_the_moment_that_was_told():
+    """Not only after it."""
+    clock = ManualClock(NOW)
+    with Router([Line(A)], policy=Policy.from_dict(RULES), clock=clock) as mine:
+        mine.reserve(ANN).settle("RATE_LIMITED", retry_after=60.0)
+        with pytest.raises(NotNow, match="pair") as caught:
+            mine.reserve(ANN)
+        clock.advance(caught.value.retry_at - NOW)
+        assert mine.preview(ANN).outcome == "reserved"
+        assert mine.reserve(ANN).send_at == NOW + 60.0
+
+
+def test_a_line_that_was_asked_for_is_shown_as_it_is():
+    """What the recipient's area is worth plays no part, though the policy weighs it."""
+    with router(A, B, affinity={"area_code": 0.5}) as mine:
+        made: Reservation = mine.reserve(YORKER, line=A)
+        (shown,) = made.decision.candidates
         assert (made.number, made.kind, made.send_at) == (A, "new", NOW)
+        assert shown.terms["affinity"] == 1.0
+
+
+@pytest.mark.parametrize("exclude", [(), (B,)])
+def test_a_slot_at_the_end_of_what_may_be_waited_is_taken(exclude):
+    """Whether lines are ruled out or not."""
+    pace = {"new_gap": 60, "new_burst": 1, "message_gap": 0, "spread": "off"}
+    with router(pace=pace) as mine:
+        mine.reserve(ANN)
+        assert mine.reserve(BOB, max_delay=60.0, exclude=exclude).send_at == NOW + 60.0
