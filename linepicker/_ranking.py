@@ -153,7 +153,7 @@ class Order:
             if len(keys) == 1:
                 return (best.number,)  # type: ignore[return-value]  # a leaf has one
             beside = roots[keys[-2]]
-        return best.number, _first(beside, salt)[0].number  # type: ignore[return-value]
+        return best.number, _first(beside, salt)[0].number  # type: ignore[return-value]  # so have these
 
     def walk(self, salt: int) -> Iterator[str]:
         """All numbers, best first, beginning with `first_two`. The order must not change meanwhile."""

@@ -39,7 +39,7 @@ def report_person(
     fleet: Fleet, report: OptedOut | OptedIn, finder: Finder, now: float
 ) -> Flow[bool]:
     """An opt-out or a return of one handle."""
-    now = yield from ready(fleet, now)
+    yield from ready(fleet, now)
     who = finder(report.to)
     key = who.block_key
     if key is None:

@@ -467,8 +467,8 @@ def test_a_slow_report_takes_nothing_that_it_reads_for_yet_to_come(clock, accoun
 
 
 def test_a_refusal_of_long_ago_does_not_take_what_came_after_it_for_a_step_back(clock):
-    """The clock leaps a day ahead while a check gives a reservation back, and another process opens a conversation on it:
-    its charge stays where it is, whatever the check still has to tell."""
+    """The clock leaps a day ahead while a check gives a reservation back, and another process opens a conversation
+    on that line: its charge stays where it is, whatever the check still has to tell."""
     store = MemoryStore()
     rules = Policy.from_dict({**RULES, "limits": {"new_per_day": 1, "new_per_hour": "off"}})
     with (

@@ -292,11 +292,11 @@ class Written:
         """It is given back. Where the clock stepped back since it was made, a step may have moved it in the counts and not on
         the contact: then it is taken off those of when it was made."""
         counted, less = book.messages.pop(made.ident, None), _taken_off(before, after)
-        if counted is None or less is None or self.stepped_at < made.at:
+        if counted is None or less in (None, counted // BUCKET) or self.stepped_at < made.at:
             return
-        if counted // BUCKET != less:
-            same = [each for each, at in book.messages.items() if at // BUCKET == less]
-            book.messages.pop(same[0] if same else made.ident, None)
+        same = next((each for each, at in book.messages.items() if at // BUCKET == less), None)
+        if same is not None:
+            del book.messages[same]
 
     def _stands(self, kind: str, its: Mapping[str, Any], number: str, after: Standing) -> None:
         book = self.book(number)
