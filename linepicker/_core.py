@@ -352,7 +352,8 @@ def _two_acceptable(
     found: list[str] = []
     for number in order.walk(who.salt):
         state, rank = fleet.state(number), fleet.rank(number)
-        if -rank.key[0] > latest + 1.0:  # slots are ranked by the second: all that follow are later
+        # Slots are ranked by the second: all that follow are later.
+        if -rank.key[0] > latest + 1.0:
             return found
         if rank.slot - request.max_delay > now:
             continue

@@ -162,9 +162,9 @@ EQUAL: Final = (
     ),
     Equal(
         "_core",
-        "if -rank.key[0] > latest + 1.0:  # slots are ranked by the second: all that follow are later",
+        "if -rank.key[0] > latest + 1.0:",
         tuple(
-            f"if {each}:  # slots are ranked by the second: all that follow are later"
+            f"if {each}:"
             for each in (
                 "rank.key[0] > latest + 1.0",
                 "-rank.key[ 1] > latest + 1.0",
