@@ -206,6 +206,37 @@ def test_a_standing_with_an_impossible_number_is_damaged(name, impossible):
         Standing.decode(bytes([FORMAT]) + there)
 
 
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        {"times": array("d", [float("nan")]), "ids": array("I", [1]), "moved": b"\0"},
+        {"new_mark": float("inf")},
+        {"buckets": array("i", [3])},
+        {"buckets": array("i", [3, 4, 5])},
+        {"week": array("i", [1])},
+        {"week": array("i", [1, 2])},
+        {"week": array("i", [1, 2, 3, 4, 5, 6])},
+    ],
+    ids=str,
+)
+def test_a_spending_with_numbers_that_pair_with_nothing_is_damaged(impossible):
+    """Each alone is enough: what is no time, half a bucket, and less than a whole row of the week."""
+    with pytest.raises(StoreError, match="impossible numbers"):
+        Spending.decode(Spending(**impossible).encode())
+
+
+def test_a_standing_tells_of_a_refusal_only_once_there_was_one():
+    """Lines never refused stay small, and a record of the versions before reads as never refused."""
+    assert b"refused_at" not in Standing().encode()
+    assert b"refused_at" in Standing(refused_at=5.0).encode()
+    assert Standing.decode(Standing().encode()).refused_at == 0.0
+
+
+def test_what_a_later_version_wrote_is_not_printed():
+    """This version can't know whether a recipient stands in it."""
+    assert "+12025550123" not in repr(Standing(rest={"later": "+12025550123"}))
+
+
 @anything
 @given(st.data())
 def test_a_format_from_the_future_says_to_upgrade(kind, data):
