@@ -42,8 +42,12 @@ def check(fleet: Fleet, made: Made) -> Flow[None]:
 
 def gates(fleet: Fleet, made: Made) -> Flow[None]:
     """If a gate forbids the send, by what has just been read, give the reservation back and raise."""
-    now, who, number = fleet.at((yield Now())), made.who, made.number
-    contact, block = who.contact, who.block
+    who, number = made.who, made.number
+    contact, block = (
+        who.contact,
+        who.block,
+    )  # as read: another call's older answer may come in meanwhile
+    now = fleet.at((yield Now()))
     state, refusal = fleet.state(number), None
     code = block.code if block and not made.override_optout else None
     if code is not None:

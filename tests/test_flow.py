@@ -123,6 +123,29 @@ def test_a_call_that_slept_since_it_read_the_clock_looks_at_it_again(world, earl
     assert router.lines()[0].standing == "ineligible"
 
 
+def test_an_answer_that_comes_late_lets_nothing_out_to_who_opted_out_meanwhile(world):
+    """What a check read before the opt-out reaches this process while another one, which read after it, looks at the clock."""
+    store = Noted(world.store)
+    router = world.router(store)
+    made, other = router.reserve(ANN), router.reserve(ANN)
+    answers, read = [], store.read
+    store.read = lambda keys: answers.append(read(keys)) or answers[-1]
+    other.check()
+    late, now = list(answers), world.clock.now
+    world.router().report(OptedOut(ANN, at=NOW))
+
+    def meanwhile():
+        if late and len(answers) > 1:
+            store.read = lambda _: late.pop()
+            other.check()
+        return now()
+
+    world.clock.now = meanwhile
+    with pytest.raises(Blocked, match="opted_out"):
+        made.check()
+    assert not late
+
+
 def test_who_is_held_for_want_of_another_line_is_not_when_that_has_room_again(world):
     """Before somebody is held, all lines they could move to are read anew: another process gave back what filled one."""
     one, two = (world.router(limits={"new_per_day": 1}) for _ in range(2))

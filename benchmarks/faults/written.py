@@ -367,10 +367,10 @@ class Written:
 
     def _dated(self, at: float, now: float) -> float:
         """When it counts. A moment far ahead of the host's clock is one that a step of it left behind: whoever sees it next
-        takes it for theirs."""
+        takes it for theirs, and that may be the slowest."""
         if self.leapt:
             at = min(at, self.leapt_from)
-        return at if at <= self.host + AHEAD else min(now, self.host)
+        return at if at <= self.host + AHEAD else min(now, self.host + self.slowest)
 
     def _open_for(
         self,
