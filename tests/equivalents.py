@@ -208,4 +208,25 @@ EQUAL: Final = (
         ),
         "its moment is not looked at",
     ),
+    Equal(
+        "_flow",
+        "if attempt > 1 and not attempt % 2:",
+        ("if attempt >= 1 and not attempt % 2:",),
+        "one is odd",
+    ),
+    Equal(
+        "_flow",
+        "keep = max(PAIR_KEPT, state.limits.pair_per_minute or 0)",
+        (
+            "keep = max(PAIR_KEPT, state.limits.pair_per_minute or -1)",
+            "keep = max(PAIR_KEPT, state.limits.pair_per_minute or 1)",
+        ),
+        "more are kept at all times",
+    ),
+    Equal(
+        "_flow",
+        "made.on_probation = standing.probation or state.conclusion.failing_until > 0.0",
+        ("made.on_probation = standing.probation or state.conclusion.failing_until > 1.0",),
+        "it is a moment of our time, or none",
+    ),
 )

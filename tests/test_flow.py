@@ -13,6 +13,7 @@ from linepicker import (
     Held,
     Line,
     LineChanged,
+    NotNow,
     OptedIn,
     OptedOut,
     Outcome,
@@ -166,6 +167,33 @@ def test_what_another_process_heard_of_somebody_counts_in_every_answer(world):
     world.clock.advance(1.0)
     two.report(OptedIn(ANN, at=world.clock.now()))
     assert one.reserve(ANN).kind == "new"
+
+
+def test_nobody_is_moved_from_a_line_that_has_come_back(world):
+    """A move demands that the line they leave still stands as it did: another process may know that it is good again."""
+    one, two = (world.router(recovery={"confirmations": 1}) for _ in range(2))
+    one.assign(ANN, A)
+    one.report(LineChanged(A, status="FLAGGED", at=NOW))
+    world.clock.advance(60)
+    two.report(LineChanged(A, status="ACTIVE", at=world.clock.now()))
+    assert one.reserve(ANN).number == A
+
+
+@pytest.mark.parametrize("why", ["blocked", "full"])
+def test_a_refusal_reads_only_what_it_rests_on(world, why):
+    """Whoever opted out has no line to be read of, and a line that is asked for is the only one."""
+    store = Noted(world.store)
+    router = world.router(store, pace={"new_gap": 60, "new_burst": 1, "max_delay": 0})
+    if why == "full":
+        router.reserve(BOB, line=A)
+    else:
+        router.report(OptedOut(ANN, at=NOW))
+    read, asked = store.read, set()
+    store.read = lambda keys: asked.update(keys) or read(keys)
+    with pytest.raises((Blocked, NotNow)):
+        router.reserve(ANN, line=A)
+    lines = {key for key in asked if key.startswith("line/")}
+    assert lines == (set() if why == "blocked" else {f"line/{A}/standing", f"line/{A}/spending"})
 
 
 # Keys

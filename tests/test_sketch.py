@@ -75,8 +75,18 @@ def test_only_the_latest_are_kept_and_what_lies_around_stays(count, behind):
         assert (alike(after, KEPT) is None) == (count < KEPT)
 
 
+CHAT = (
+    "Nine o'clock is fine with me",
+    "We have moved to the second floor, left of the stairs",
+    "Bring your own cup if you like",
+    "It may rain all afternoon",
+    "Your parcel left our house this morning",
+    "Happy birthday from all of us!",
+)
+
+
 def test_a_router_keeps_sketches_of_openings_and_no_text():
-    """Of new conversations with `text=`, beside what urgent messages keep there; with learning off, nothing."""
+    """Of new conversations with `text=`, not of others, beside what urgent messages keep; with learning off, nothing."""
     handle, clock = open_store("memory://"), ManualClock(1_700_000_000.0)
     policy = Policy(
         priority={"urgent_share": 0.3}, pace={"new_gap": 60, "new_burst": 4, "max_delay": 0}
@@ -85,7 +95,7 @@ def test_a_router_keeps_sketches_of_openings_and_no_text():
         for n, urgent in enumerate((False, False, True, True, False, False)):
             text, priority = OFFER.format("Ann", n), "urgent" if urgent else "normal"
             router.reserve(f"+1213555{n:04d}", text=text, priority=priority)
-            router.reserve(f"+1213555{n:04d}", text=text)
+            router.reserve(f"+1213555{n:04d}", text=CHAT[n])
             clock.advance(0 if n < 3 else 600)
     record = handle.store().read([spending_key(A)]).records[spending_key(A)]
     spending = Spending.decode(record.value or b"")
