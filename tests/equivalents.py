@@ -211,8 +211,14 @@ EQUAL: Final = (
     Equal(
         "_flow",
         "if attempt > 1 and not attempt % 2:",
-        ("if attempt >= 1 and not attempt % 2:",),
+        ("if attempt >= 1 and not attempt % 2:", "if attempt > 0 and not attempt % 2:"),
         "one is odd",
+    ),
+    Equal(
+        "_flow",
+        "yield Sleep(min(0.25, 0.002 * 2 ** min(times, 7)) * dice)",
+        ("yield Sleep(min(0.25, 0.002 * 2 ** min(times, 8)) * dice)",),
+        "seven doublings are past a quarter of a second already",
     ),
     Equal(
         "_flow",
