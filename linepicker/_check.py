@@ -43,10 +43,8 @@ def check(fleet: Fleet, made: Made) -> Flow[None]:
 def gates(fleet: Fleet, made: Made) -> Flow[None]:
     """If a gate forbids the send, by what has just been read, give the reservation back and raise."""
     who, number = made.who, made.number
-    contact, block = (
-        who.contact,
-        who.block,
-    )  # as read: another call's older answer may come in meanwhile
+    # As they were read: an older answer to another call may come in before the next question is answered.
+    contact, block = who.contact, who.block
     now = fleet.at((yield Now()))
     state, refusal = fleet.state(number), None
     code = block.code if block and not made.override_optout else None

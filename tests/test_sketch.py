@@ -86,7 +86,7 @@ CHAT = (
 
 
 def test_a_router_keeps_sketches_of_openings_and_no_text():
-    """Of new conversations with `text=`, not of others, beside what urgent messages keep; with learning off, nothing."""
+    """Of new conversations with `text=`, not of others, beside what urgent messages keep there."""
     handle, clock = open_store("memory://"), ManualClock(1_700_000_000.0)
     policy = Policy(
         priority={"urgent_share": 0.3}, pace={"new_gap": 60, "new_burst": 4, "max_delay": 0}
